@@ -1,0 +1,1 @@
+"""Benchmarks on published data sets: `python -m jbid.bench`."""

@@ -1,0 +1,10 @@
+"""`python -m jbid.bench`."""
+
+from jbid.allocator import keep_memory
+
+if __name__ == "__main__":
+    keep_memory()
+
+    from jbid.bench.cli import main
+
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""The 32 images of Levin, Weiss, Durand and Freeman (CVPR 2009), in the folder layout of SelfDeblur's release."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid import images
+
+NAMES = tuple(f"im{i}_kernel{k}_img" for i in range(1, 5) for k in range(1, 9))
+# what SelfDeblur's script for these images is given as the size of kernels 1 to 8
+KERNEL_SIZES = (17, 15, 13, 27, 11, 19, 21, 21)
+# The files of these two are stored as the convolution kernel, the others turned by 180 degrees
+_AS_CONVOLVED = (4, 8)
+
+
+class Item(NamedTuple):
+    """One image of the set; the kernel is that of y = k * x, a true convolution."""
+
+    name: str
+    blurred: NDArray[np.float32]  # 255 255 1
+    sharp: NDArray[np.float32]  # 255 255 1
+    kernel: NDArray[np.float32]
+    kernel_size: int  # KERNEL_SIZES'
+
+
+def root(data: str | Path | None) -> Path:
+    """The set's folder: `data`, or `levin` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
+    given = data or os.environ.get("JBID_DATA")
+    for folder in (Path(given), Path(given) / "levin") if given else ():
+        if all((folder / part).is_dir() for part in ("gt", "kernels", "blurry")):
+            return folder
+    raise ValueError(
+        f"{given or 'no --data and no JBID_DATA'}: expected a folder with gt/im1.png.., kernels/kernel1.png.. and "
+        "blurry/im1_kernel1_img.png.., as in the Levin data of the SelfDeblur release on GitHub"
+    )
+
+
+def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
+    """The named images. Raises ValueError for an unknown name or a missing folder."""
+    folder = root(data)
+    items = []
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"no Levin image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
+        i, k = int(name[2]), int(name[10])
+        kernel = images.read_kernel(folder / "kernels" / f"kernel{k}.png")
+        items.append(
+            Item(
+                name,
+                images.read(folder / "blurry" / f"{name}.png"),
+                images.read(folder / "gt" / f"im{i}.png"),
+                kernel if k in _AS_CONVOLVED else kernel[::-1, ::-1],
+                KERNEL_SIZES[k - 1],
+            )
+        )
+    return items

@@ -1,0 +1,117 @@
+"""SelfDeblur: Ren, Zhang, Wang, Hu and Zuo, Neural Blind Deconvolution Using Deep Priors, CVPR 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import optax
+from jax import Array
+
+from jbid import losses
+from jbid.nets.mlp import KernelMLP
+from jbid.nets.skip import Skip, Squeezed
+from jbid.prior import deep_prior, fixed, uniform_code
+from jbid.types import Estimate, Loss, Method
+
+HIDDEN = {"mlp": (1000,), "linear": (), "deep_mlp": (1000, 1000)}
+
+
+def _loss(name: str, ssim_from: int, tv_weight: float | None, squared_tv: bool) -> Loss:
+    if name == "mse_ssim":
+        return losses.switch_at(ssim_from, losses.mse(), losses.one_minus_ssim())
+    if name == "mse_tv":
+        return losses.add(losses.mse(), losses.tv(tv_weight, squared=squared_tv))
+    if name == "ssim":
+        return losses.one_minus_ssim()
+    raise ValueError(f"got loss {name!r}, expected 'mse_ssim', 'mse_tv' or 'ssim'")
+
+
+def selfdeblur(
+    kernel_size: int,
+    *,
+    steps: int = 5000,
+    out_channels: int = 1,
+    channels: int = 128,
+    skip_channels: int = 16,
+    scales: int = 5,
+    non_local: bool = True,
+    kernel_net: Literal["mlp", "linear", "deep_mlp", "skip"] = "mlp",
+    loss: Literal["mse_ssim", "mse_tv", "ssim"] = "mse_ssim",
+    ssim_from: int = 1000,
+    tv_weight: float | None = None,
+    squared_tv: bool = False,
+    image_lr: float = 1e-2,
+    kernel_lr: float = 1e-4,
+    schedule: Literal["halve", "cosine"] = "halve",
+    milestones: Sequence[int] = (2000, 3000, 4000),
+    input_noise: float = 1e-3,
+    alternating: bool = False,
+    kernel: Array | None = None,
+) -> Method:
+    """min ||G_k(z_k) * G_x(z_x) - y||^2 + lambda TV(G_x(z_x)) over both networks' weights (Eq. 6), by Adam.
+
+    G_x is the skip network with sigmoid output, G_k an MLP with softmax output; z_x ~ U(0, 0.1) in 8 channels of the
+    latent size, perturbed by N(0, input_noise^2) in every step, z_k ~ U(0, 0.1) in 200 dimensions. y is (h, w,
+    out_channels): 1 for luma, 3 for rgb, where one kernel serves all channels.
+
+    kernel_size: odd side of the square kernel in pixels. steps: used by the "cosine" schedule, which decays both
+    learning rates to zero over them; "halve" halves both at each of `milestones`. kernel_net: Table 2's variants: "mlp"
+    (the method), "linear" (no hidden layer), "deep_mlp" (an extra one), "skip" (Double-DIP). loss: "mse_ssim" is MSE in
+    steps t < ssim_from and 1 - SSIM from then on; "mse_tv" the paper's MSE + tv_weight TV, tv_weight None meaning
+    0.1 sigma with sigma estimated from y; "ssim" 1 - SSIM throughout. alternating: Algorithm 1 in place of 2.
+    kernel: a known kernel, (kernel_size, kernel_size) with sum one, held fixed: the non-blind refinement.
+
+    The defaults are those of the published script for Levin's images, which differs from the paper: it has no TV term,
+    goes on with 1 - SSIM after 1000 steps, and gives the kernel a learning rate of 1e-4, not 0.01.
+
+    Differs from the authors' code: true convolution in place of correlation (the kernel is turned by 180 degrees); the
+    answer is the networks' output after the last update and without input perturbation, not before it and with; the
+    non-local blocks form their small matrix first, with the same result; TV in the paper's form |dx| unless
+    `squared_tv`; sigma from wavelet coefficients, not Zoran and Weiss's estimator.
+
+    Raises ValueError for an even or non-positive kernel size and for unknown names.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"got kernel size {kernel_size}, expected a positive odd number such as {kernel_size // 2 * 2 + 1}")
+    shape = (kernel_size, kernel_size)
+    if kernel is not None and kernel.shape != shape:
+        raise ValueError(f"got a known kernel of shape {kernel.shape}, expected {shape}: set kernel_size to its size")
+    if kernel_net not in (*HIDDEN, "skip"):
+        raise ValueError(f"got kernel_net {kernel_net!r}, expected one of {', '.join((*HIDDEN, 'skip'))}")
+    if schedule not in ("halve", "cosine"):
+        raise ValueError(f"got schedule {schedule!r}, expected 'halve' or 'cosine'")
+
+    def adam(rate):
+        if schedule == "cosine":
+            return optax.adam(optax.cosine_decay_schedule(rate, steps))
+        return optax.adam(optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones}))
+
+    skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
+
+    def latent(blurred):
+        return blurred.shape[0] + kernel_size - 1, blurred.shape[1] + kernel_size - 1, 8
+
+    image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None)
+    if kernel is not None:
+        kernel_generator = fixed(kernel)
+    elif kernel_net == "skip":
+        net = Squeezed(skip(output="softmax", non_local_from=None))
+        kernel_generator = uniform_code(net, lambda blurred: (*shape, 8), noise=input_noise)
+    else:
+        kernel_generator = uniform_code(KernelMLP(shape, HIDDEN[kernel_net]), lambda blurred: (200,))
+    return deep_prior(
+        uniform_code(image_net, latent, noise=input_noise),
+        kernel_generator,
+        loss=_loss(loss, ssim_from, tv_weight, squared_tv),
+        tx=Estimate(adam(image_lr), adam(kernel_lr)),
+        alternating=alternating,
+    )
+
+
+# Options of `selfdeblur` and the number of steps by preset name. `quick` was tuned for two CPU cores: docs/experiments.md
+PRESETS = {
+    "paper": dict(steps=5000),
+    "quick": dict(steps=400, channels=32, ssim_from=80, kernel_lr=1e-3, schedule="cosine"),
+}

@@ -1,0 +1,1 @@
+"""Networks. Flax lives here and nowhere else."""

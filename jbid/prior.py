@@ -1,0 +1,103 @@
+"""The one engine: two generators, a forward model and a loss make a `Method`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jbid.blur import blur, crop_centre, normalise_kernel
+from jbid.types import Estimate, Forward, Generator, Info, Loss, Method, Restored, State
+
+
+def uniform_code(net, shape: Callable[[Array], tuple[int, ...]], *, scale: float = 0.1, noise: float = 0.0) -> Generator:
+    """A Flax network fed with a fixed z ~ U(0, scale) of `shape(blurred)`, to which each step adds N(0, noise^2)."""
+
+    def init(key, blurred):
+        for_z, for_net = jax.random.split(key)
+        z = jax.random.uniform(for_z, shape(blurred), maxval=scale)
+        return net.init(for_net, z), z
+
+    def apply(params, z, key):
+        if key is not None and noise:
+            z = z + noise * jax.random.normal(key, z.shape)
+        return net.apply(params, z)
+
+    return Generator(init, apply)
+
+
+def fixed(value: Array) -> Generator:
+    """A generator that has nothing to learn: it always gives `value` (a known kernel makes a method non-blind)."""
+    return Generator(lambda key, blurred: ({}, jnp.asarray(value)), lambda params, code, key: code)
+
+
+def deep_prior(
+    image: Generator,
+    kernel: Generator,
+    *,
+    loss: Loss,
+    tx: Estimate,
+    forward: Forward = blur,
+    alternating: bool = False,
+) -> Method:
+    """Minimise loss(x, k, forward(x, k), y) over the parameters of x = G_x(z_x) and k = G_k(z_k).
+
+    `tx` holds one optax transformation for each. Joint (SelfDeblur Algorithm 2): one gradient at the current pair moves
+    both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
+    loss told is the one before either. `restore` evaluates the generators without perturbation, crops the centre of
+    the latent image to the observed window and makes the kernel sum to one.
+    """
+
+    def init(key, blurred):
+        key, for_image, for_kernel = jax.random.split(key, 3)
+        image_params, image_code = image.init(for_image, blurred)
+        kernel_params, kernel_code = kernel.init(for_kernel, blurred)
+        opt_state = Estimate(tx.image.init(image_params), tx.kernel.init(kernel_params))
+        return State(key, Estimate(image_params, kernel_params), Estimate(image_code, kernel_code), opt_state)
+
+    def estimate(params, code, key=None):
+        keys = (None, None) if key is None else jax.random.split(key)
+        return Estimate(
+            image.apply(params.image, code.image, keys[0]), kernel.apply(params.kernel, code.kernel, keys[1])
+        )
+
+    def objective(params, state, blurred, key, t):
+        now = estimate(params, state.code, key)
+        return loss(now, forward(now.image, now.kernel), blurred, t), now
+
+    def moved(part, transform, gradient, opt_state):
+        updates, opt_state = transform.update(gradient, opt_state, part)
+        return optax.apply_updates(part, updates), opt_state
+
+    def joint(state, blurred, t):
+        key = jax.random.fold_in(state.key, t)
+        (value, now), grad = jax.value_and_grad(objective, has_aux=True)(state.params, state, blurred, key, t)
+        parts = [moved(*args) for args in zip(state.params, tx, grad, state.opt_state)]
+        params, opt_state = (Estimate(*pair) for pair in zip(*parts))
+        return state._replace(params=params, opt_state=opt_state), Info(value, now)
+
+    def in_turn(state, blurred, t):
+        key = jax.random.fold_in(state.key, t)
+
+        def of_kernel(part):
+            return objective(state.params._replace(kernel=part), state, blurred, key, t)
+
+        (value, now), grad = jax.value_and_grad(of_kernel, has_aux=True)(state.params.kernel)
+        kernel_params, kernel_opt = moved(state.params.kernel, tx.kernel, grad, state.opt_state.kernel)
+
+        def of_image(part):
+            return objective(Estimate(part, kernel_params), state, blurred, key, t)
+
+        grad, _ = jax.grad(of_image, has_aux=True)(state.params.image)
+        image_params, image_opt = moved(state.params.image, tx.image, grad, state.opt_state.image)
+        state = state._replace(params=Estimate(image_params, kernel_params), opt_state=Estimate(image_opt, kernel_opt))
+        return state, Info(value, now)
+
+    def restore(state, blurred):
+        x, k = estimate(state.params, state.code)
+        return Restored(crop_centre(x, k.shape), normalise_kernel(k))
+
+    return Method(init, in_turn if alternating else joint, restore)

@@ -1,0 +1,111 @@
+"""What a run is asked to do: presets, configuration files and command-line options resolved into one record."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+
+
+class Settings(NamedTuple):
+    """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels."""
+
+    method: str = "selfdeblur"
+    preset: Literal["quick", "paper"] = "quick"
+    kernel_size: int = 31
+    seeds: int = 1
+    seed: int = 0
+    steps: int = 0  # 0: the preset's
+    colour: Literal["luma", "rgb"] = "luma"
+    finish: bool = True
+    options: dict[str, Any] = {}
+
+
+_NOT_OPTIONS = ("kernel_size", "out_channels", "kernel", "steps")
+_HINTS = {name: hint for name, hint in typing.get_type_hints(Settings).items() if name != "options"}
+
+
+def _check(name: str, value: Any, hint: Any, source: str) -> None:
+    if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)):
+        expected = str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("collections.abc.", "")
+        raise ValueError(f"{source}: got {name} = {value!r}, expected {expected}")
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a TOML file. Raises ValueError for one that is missing or malformed."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`key=value` with a TOML value; what is no TOML is a string."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ValueError(f"--set {text}: expected key=value, for example channels=64")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Settings from (name of the source, keys and values) pairs, later ones winning; the preset comes first of all.
+
+    A key is a field of `Settings` or a keyword of the method. Raises ValueError that names the source for an unknown
+    key (with the nearest known one), a value of the wrong type, and what the method itself refuses.
+    """
+    from jbid.methods import METHODS, PRESETS
+
+    sources = list(sources)
+    base: dict[str, Any] = {}
+    for source, values in sources:
+        for name in ("method", "preset"):
+            if name in values:
+                known = list(METHODS) if name == "method" else ["quick", "paper"]
+                if values[name] not in known:
+                    raise ValueError(f"{source}: got {name} {values[name]!r}, expected one of: {', '.join(known)}")
+                base[name] = values[name]
+    method = base.get("method", Settings().method)
+    factory = METHODS[method]
+    parameters = inspect.signature(factory).parameters
+    hints = {k: v for k, v in typing.get_type_hints(factory).items() if k in parameters and k not in _NOT_OPTIONS}
+    options = {name: parameters[name].default for name in hints}
+    preset = PRESETS[method][base.get("preset", Settings().preset)]
+    for source, values in [("preset", preset), *sources]:
+        for name, value in values.items():
+            if name in _HINTS:
+                _check(name, value, _HINTS[name], source)
+                base[name] = value
+            elif name in hints:
+                _check(name, value, hints[name], source)
+                options[name] = value
+            else:
+                near = difflib.get_close_matches(name, [*_HINTS, *hints], 1, 0.0)[0]
+                raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
+    settings = Settings(**base, options=options)
+    for name, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
+        if getattr(settings, name) < least:
+            raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
+    build(settings, 1)
+    return settings
+
+
+def build(settings: Settings, out_channels: int, kernel=None):
+    """The method that `settings` describe. Raises ValueError where the method refuses them."""
+    from jbid.methods import METHODS
+
+    factory = METHODS[settings.method]
+    return factory(
+        settings.kernel_size, steps=settings.steps, out_channels=out_channels, kernel=kernel, **settings.options
+    )
