@@ -113,5 +113,5 @@ def selfdeblur(
 # Options of `selfdeblur` and the number of steps by preset name. `quick` was tuned for two CPU cores: docs/experiments.md
 PRESETS = {
     "paper": dict(steps=5000),
-    "quick": dict(steps=400, channels=32, ssim_from=80, kernel_lr=1e-3, schedule="cosine"),
+    "quick": dict(steps=400, channels=32, ssim_from=80, kernel_lr=5e-4, schedule="cosine"),
 }

@@ -1,0 +1,47 @@
+"""The authors' parameter names, as the golden files have them, to jbid's."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def skip_params(weights: dict[str, np.ndarray], scales: int) -> dict:
+    """Flax parameters of `jbid.nets.skip.Skip` from a PyTorch state of the published skip network."""
+    params: dict[str, dict] = {}
+
+    def conv(name, source):
+        w = weights[f"{source}.weight"]
+        params[name] = {"weight": jnp.asarray(w.transpose(2, 3, 1, 0)), "bias": jnp.asarray(weights[f"{source}.bias"])}
+
+    def norm(name, source):
+        params[name] = {k: jnp.asarray(weights[f"{source}.{t}"]) for k, t in (("scale", "weight"), ("bias", "bias"))}
+
+    prefix = ""
+    for i in range(scales):
+        attention = any(key.startswith(f"{prefix}1.1.4.g.") for key in weights)
+        after = 1 if attention else 0
+        conv(f"skip{i}", f"{prefix}1.0.1.1"), norm(f"skip{i}_norm", f"{prefix}1.0.2")
+        conv(f"down{i}", f"{prefix}1.1.1.1"), norm(f"down{i}_norm", f"{prefix}1.1.2")
+        conv(f"deep{i}", f"{prefix}1.1.{4 + after}.1"), norm(f"deep{i}_norm", f"{prefix}1.1.{5 + after}")
+        if attention:
+            outer, params = params, {}
+            conv("theta", f"{prefix}1.1.4.theta"), conv("phi", f"{prefix}1.1.4.phi.0")
+            conv("g", f"{prefix}1.1.4.g.0"), conv("out", f"{prefix}1.1.4.W.0"), norm("norm", f"{prefix}1.1.4.W.1")
+            outer[f"non_local{i}"], params = params, outer
+        norm(f"merge{i}_norm", f"{prefix}2")
+        conv(f"up{i}", f"{prefix}3.1"), norm(f"up{i}_norm", f"{prefix}4")
+        conv(f"mix{i}", f"{prefix}6.1"), norm(f"mix{i}_norm", f"{prefix}7")
+        prefix = f"{prefix}1.1.{7 + after}."
+        if i == 0:
+            conv("head", "9.1")
+    return {"params": params}
+
+
+def mlp_params(weights: dict[str, np.ndarray]) -> dict:
+    """Flax parameters of `jbid.nets.mlp.KernelMLP` from the published kernel network's."""
+
+    def linear(source):
+        return {"weight": jnp.asarray(weights[f"{source}.weight"].T), "bias": jnp.asarray(weights[f"{source}.bias"])}
+
+    return {"params": {"hidden0": linear("1"), "out": linear("3")}}
