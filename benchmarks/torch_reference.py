@@ -84,7 +84,9 @@ def ssim(a, b):
 class Step:
     """One joint step on `blurred` (1, 1, h, w): forward, backward and Adam; `autocast` is a dtype or None."""
 
-    def __init__(self, blurred, size: int, *, channels: int, loss: str, autocast=None, linear=True, channels_last=False):
+    def __init__(
+        self, blurred, size: int, *, channels: int, loss: str, autocast=None, linear=True, channels_last=False
+    ):
         _, _, h, w = blurred.shape
         device = blurred.device
         layout = torch.channels_last if channels_last else torch.contiguous_format

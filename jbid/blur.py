@@ -6,6 +6,8 @@ published codes correlate instead; kernels are turned by 180 degrees where such 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import scipy.fft
@@ -63,14 +65,14 @@ def blur_adjoint(blurred: Float[Array, "h w c"], kernel: Float[Array, "kh kw"]) 
     return x[:h, :w]
 
 
-def crop_centre(image: Float[Array, "H W c"], kernel_shape: tuple[int, int]) -> Float[Array, "h w c"]:
+def crop_centre(image: Float[Array, "H W c"], kernel_shape: Sequence[int]) -> Float[Array, "h w c"]:
     """The observed window of a latent image: what lies under the centre of the kernel."""
     kh, kw = kernel_shape
     top, left = (kh - 1) // 2, (kw - 1) // 2
     return image[top : image.shape[0] - (kh - 1 - top), left : image.shape[1] - (kw - 1 - left)]
 
 
-def pad_edge(image: Float[Array, "h w c"], kernel_shape: tuple[int, int]) -> Float[Array, "H W c"]:
+def pad_edge(image: Float[Array, "h w c"], kernel_shape: Sequence[int]) -> Float[Array, "H W c"]:
     """A latent-sized image from an observed one, its edge pixels repeated; `crop_centre` undoes it."""
     kh, kw = kernel_shape
     top, left = (kh - 1) // 2, (kw - 1) // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -12,12 +13,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 import jbid
 from jbid.settings import Settings, parse_assignment, read_config, resolve
+
+if TYPE_CHECKING:
+    from jbid.deblur import Deblurred
 
 INTERRUPTED = 130
 
@@ -46,11 +50,19 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="optimisation steps (default: the preset's)")
     add("--finish", action=argparse.BooleanOptionalAction, default=None, help="deconvolve with the kernel at the end")
     add("--config", type=Path, metavar="FILE.toml", help="options from a file; see configs/")
+    add("--checkpoint-every", type=float, default=30, metavar="SECONDS", help="how often to save for --resume")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one option of the method, e.g. channels=64")
 
 
+class Parser(argparse.ArgumentParser):
+    """Argument parsing with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"jbid: error: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("python -m jbid", description=jbid.__doc__)
+    top = Parser("python -m jbid", description=jbid.__doc__)
     top.add_argument("--version", action="version", version=jbid.__version__)
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -84,8 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: args.run(args))
 
 
+def keep_compilations() -> None:
+    """Keep compiled programs in the user's cache folder: the next start with the same sizes compiles nothing."""
+    import jax
+    from platformdirs import user_cache_dir
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", user_cache_dir("jbid"))
+
+
 def guarded(command) -> int:
     """`command()`, with errors that a user can mend told in one line."""
+    keep_compilations()
     try:
         return command() or 0
     except (ValueError, OSError) as error:
@@ -127,11 +149,14 @@ def progress(description: str, steps: int, asked: list[bool]) -> Iterator:
     """A progress bar as an `on_chunk` for `run`."""
     from tqdm import tqdm
 
+    from jbid.run import CHUNK
+
     with tqdm(total=steps, desc=description, unit="step", dynamic_ncols=True) as bar:
 
         def on_chunk(now):
-            if bar.n == 0:
-                bar.initial = now.step
+            if bar.n == 0 and now.step > CHUNK:
+                # resumed: what an earlier run did must not count as speed
+                bar.initial = bar.n = now.step - CHUNK
             bar.set_postfix_str(f"loss {np.nanmin(now.loss):.5f}", refresh=False)
             bar.update(now.step - bar.n)
             return bool(asked)
@@ -147,15 +172,18 @@ def versions_and_device() -> dict[str, Any]:
 
     device = jax.devices()[0]
     return {
-        "versions": {"jbid": jbid.__version__, "jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__},
+        "versions": {
+            "jbid": jbid.__version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+        },
         "device": device_name(device),
     }
 
 
 def device_name(device) -> str:
     """The accelerator's name, or on CPU the processor's and how many cores this process may use."""
-    import os
-
     if device.platform != "cpu":
         return device.device_kind
     name = "CPU"
@@ -191,14 +219,27 @@ def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def launch(pictures, settings, *, kernel, name, folder: Path, resume: bool, asked: list[bool]):
-    """`jbid.deblur.deblur` with a progress bar, checkpointed in `folder`; the answers and whether they are complete."""
+def launch(
+    pictures: list[np.ndarray],
+    settings: Settings,
+    *,
+    kernel: np.ndarray | None,
+    name: str,
+    folder: Path,
+    resume: bool,
+    seconds: float,
+    asked: list[bool],
+) -> tuple[list[Deblurred], bool]:
+    """`jbid.deblur.deblur` with a progress bar, checkpointed in `folder` every `seconds`.
+
+    Returns the answers and whether they are complete.
+    """
     from jbid.checkpoint import Checkpoint
     from jbid.deblur import deblur
 
     if folder.exists() and not resume:
         shutil.rmtree(folder)
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(folder, seconds=seconds)
     try:
         with progress(name, settings.steps, asked) as on_chunk:
             answers = deblur(pictures, settings, kernel=kernel, on_chunk=on_chunk, checkpoint=checkpoint)
@@ -219,7 +260,9 @@ def _deblur(args: argparse.Namespace) -> int:
         rows, columns = side - kernel.shape[0], side - kernel.shape[1]
         kernel = np.pad(kernel, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
         if args.kernel_size not in (None, side):
-            raise ValueError(f"--kernel-size {args.kernel_size} contradicts {args.kernel}, whose kernel has size {side}")
+            raise ValueError(
+                f"--kernel-size {args.kernel_size} contradicts {args.kernel}, whose kernel has size {side}"
+            )
         extra = [("--kernel", {"kernel_size": side, "loss": "ssim"})]
     settings = settings_from(args, extra)
     if args.batch is not None and args.batch < 1:
@@ -232,7 +275,9 @@ def _deblur(args: argparse.Namespace) -> int:
     pictures: dict[str, np.ndarray] = {}
     for path in args.images:
         if path.stem in stems:
-            raise ValueError(f"{path} and {stems[path.stem]} would both be written as {path.stem}_sharp.png; rename one")
+            raise ValueError(
+                f"{path} and {stems[path.stem]} would both be written as {path.stem}_sharp.png; rename one"
+            )
         stems[path.stem] = path
         pictures[path.stem] = im.read(path)
         try:
@@ -265,6 +310,7 @@ def _deblur(args: argparse.Namespace) -> int:
                 name=group[0] if len(group) == 1 else f"{group[0]} and {len(group) - 1} more",
                 folder=folder,
                 resume=args.resume,
+                seconds=args.checkpoint_every,
                 asked=asked,
             )
             for stem, answer in zip(group, answers):
@@ -285,7 +331,8 @@ def _deblur(args: argparse.Namespace) -> int:
                         "identity": names[stem],
                     },
                 )
-                print(f"{stem}: {len(answer.losses)} steps, {answer.seconds:.0f} s, seed {answer.seed} -> {out / stem}_sharp.png")
+                done = f"{len(answer.losses)} steps, {answer.seconds:.0f} s, seed {answer.seed}"
+                print(f"{stem}: {done} -> {out / stem}_sharp.png")
             if not complete:
                 print("stopped early; --resume with the same arguments goes on from here")
                 return INTERRUPTED
@@ -315,7 +362,7 @@ def _blur(args: argparse.Namespace) -> int:
             raise ValueError(f"{args.kernel}: the kernel {kernel.shape} is larger than {path}, {picture.shape[:2]}")
     out = out_dir(args.out)
     for path, picture in pictures.items():
-        im.write(out / f"{path.stem}_blurred.png", blur(jnp.asarray(picture), jnp.asarray(kernel)))
+        im.write(out / f"{path.stem}_blurred.png", np.asarray(blur(jnp.asarray(picture), jnp.asarray(kernel))))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from jbid.finish import finish
 from jbid.run import Progress, compiled, run
 from jbid.settings import Settings, build
 from jbid.transforms import over_images, over_seeds
+from jbid.types import Method
 
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
 
@@ -43,18 +45,12 @@ def check_size(shape: Sequence[int], kernel_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _method(settings_key: tuple, channels: int, kernel_bytes: bytes | None):
-    # One method object per distinct setting, so that `run` finds its compiled functions again
-    options = dict(settings_key[-1])
-    settings = Settings(*settings_key[:-1], options)
+def _method(settings_json: str, channels: int, kernel_bytes: bytes | None) -> Method:
+    # one method object per distinct setting, so that `run` finds its compiled functions again
+    settings = Settings(**json.loads(settings_json))
     shape = (settings.kernel_size, settings.kernel_size)
     kernel = None if kernel_bytes is None else jnp.asarray(np.frombuffer(kernel_bytes, np.float32).reshape(shape))
     return over_images(over_seeds(build(settings, channels, kernel)))
-
-
-def _key(settings: Settings) -> tuple:
-    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.options.items()}
-    return (*settings[:-1], tuple(sorted(frozen.items())))
 
 
 _finish = functools.lru_cache(maxsize=1)(lambda: compiled(finish))
@@ -80,12 +76,10 @@ def deblur(
     start = time.perf_counter()
     observed = np.stack([im.luma(p) for p in pictures]) if settings.colour == "luma" else pictures
     known = None if kernel is None else np.asarray(kernel, np.float32).tobytes()
-    method = _method(_key(settings), observed.shape[-1], known)
+    method = _method(json.dumps(settings._asdict()), observed.shape[-1], known)
     keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
     keys = jnp.broadcast_to(keys, (len(pictures), settings.seeds))
-    result = run(
-        method, keys, jnp.asarray(observed), settings.steps, on_chunk=on_chunk, checkpoint=checkpoint
-    )
+    result = run(method, keys, jnp.asarray(observed), settings.steps, on_chunk=on_chunk, checkpoint=checkpoint)
     restored = jax.device_get(result.restored)
     share = (time.perf_counter() - start) / len(pictures)
     answers = []

@@ -50,15 +50,15 @@ def demo(out: Path, asked: list[bool]) -> int:
     before, after = (align(im.luma(v)[..., 0], im.luma(sharp)[..., 0]) for v in (blurred, answer.image))
     panel(out / "panel.png", blurred, answer, sharp, kernel, before.psnr, after.psnr)
     print(f"blurred:  {before.psnr:.2f} dB, SSIM {before.ssim:.4f}")
-    print(f"restored: {after.psnr:.2f} dB, SSIM {after.ssim:.4f} ({after.psnr - before.psnr:+.2f} dB) in {seconds:.0f} s")
+    print(
+        f"restored: {after.psnr:.2f} dB, SSIM {after.ssim:.4f} ({after.psnr - before.psnr:+.2f} dB) in {seconds:.0f} s"
+    )
     print("luma, after the best shift, border of 15 pixels left out")
     print(f"-> {out / 'panel.png'}")
     return INTERRUPTED if asked else 0
 
 
-def panel(
-    path: Path, blurred, answer: Deblurred, sharp, kernel, psnr_before: float, psnr_after: float
-) -> None:
+def panel(path: Path, blurred, answer: Deblurred, sharp, kernel, psnr_before: float, psnr_after: float) -> None:
     """Draw blurred, restored and true picture, and both kernels, with matplotlib."""
     from matplotlib.figure import Figure
 

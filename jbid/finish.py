@@ -35,8 +35,9 @@ def finish(
     d_j are the first derivatives (w_j = 1) and the second ones (w_j = 1/4).
 
     blurred in [0, 1]; kernel values under `threshold` times the largest are removed as noise before it is made to sum
-    to one (a small share: stronger thresholds cost accuracy on every kernel measured, docs/experiments.md). The result is clipped to [0, 1]. After Levin, Fergus, Durand and Freeman 2007, Image and Depth from a
-    Conventional Camera (Eq. 6 to 8 and appendix A).
+    to one (a small share: stronger thresholds cost accuracy on every kernel measured, docs/experiments.md). The result
+    is clipped to [0, 1]. After Levin, Fergus, Durand and Freeman 2007, Image and Depth from a Conventional Camera
+    (sparse deconvolution, Eq. 6 to 8 and appendix A).
     """
     kernel = normalise_kernel(kernel, threshold)
     target = blur_adjoint(blurred, kernel)

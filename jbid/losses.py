@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -25,7 +26,8 @@ def _window_sum(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         n = x.shape[axis]
         pad = [(_RADIUS, _RADIUS) if a == axis else (0, 0) for a in range(3)]
         padded = jnp.pad(x, pad)
-        x = sum(tap / total * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i, tap in enumerate(taps))
+        shifted = [tap / total * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i, tap in enumerate(taps)]
+        x = functools.reduce(jnp.add, shifted)
     return x
 
 
@@ -71,7 +73,7 @@ def tv(weight: float | None = None, *, squared: bool = False) -> Loss:
 
 def add(*losses: Loss) -> Loss:
     """The sum of several losses."""
-    return lambda *args: sum(loss(*args) for loss in losses)
+    return lambda *args: functools.reduce(jnp.add, [loss(*args) for loss in losses])
 
 
 def switch_at(boundary: int, before: Loss, after: Loss) -> Loss:

@@ -42,9 +42,7 @@ def ssim_matlab(image: NDArray, truth: NDArray) -> float:
         images = [scipy.ndimage.uniform_filter(v, f, mode="reflect", origin=-1 if f % 2 == 0 else 0) for v in images]
         images = [v[::f, ::f] for v in images]
     return float(
-        structural_similarity(
-            *images, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
-        )
+        structural_similarity(*images, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0)
     )
 
 

@@ -13,7 +13,9 @@ from jbid.blur import blur, crop_centre, normalise_kernel
 from jbid.types import Estimate, Forward, Generator, Info, Loss, Method, Restored, State
 
 
-def uniform_code(net, shape: Callable[[Array], tuple[int, ...]], *, scale: float = 0.1, noise: float = 0.0) -> Generator:
+def uniform_code(
+    net, shape: Callable[[Array], tuple[int, ...]], *, scale: float = 0.1, noise: float = 0.0
+) -> Generator:
     """A Flax network fed with a fixed z ~ U(0, scale) of `shape(blurred)`, to which each step adds N(0, noise^2)."""
 
     def init(key, blurred):

@@ -14,6 +14,8 @@ from jax import Array
 from jbid.checkpoint import Checkpoint
 from jbid.types import Method, Restored, State
 
+CHUNK = 10  # steps between looks at the clock, the user and the checkpoint
+
 
 class Progress(NamedTuple):
     """What `run` tells between chunks."""
@@ -82,7 +84,7 @@ def run(
     blurred: Array,
     steps: int,
     *,
-    chunk: int = 10,
+    chunk: int = CHUNK,
     on_chunk: Callable[[Progress], bool | None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:

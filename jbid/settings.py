@@ -82,7 +82,8 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
     hints = {k: v for k, v in typing.get_type_hints(factory).items() if k in parameters and k not in _NOT_OPTIONS}
     options = {name: parameters[name].default for name in hints}
     preset = PRESETS[method][base.get("preset", Settings().preset)]
-    for source, values in [("preset", preset), *sources]:
+    layers: list[tuple[str, Mapping[str, Any]]] = [("preset", preset), *sources]
+    for source, values in layers:
         for name, value in values.items():
             if name in _HINTS:
                 _check(name, value, _HINTS[name], source)

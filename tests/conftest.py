@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# one folder of compiled programs for the session and the processes it starts: what several tests run compiles once
+CACHE = tempfile.TemporaryDirectory(prefix="jbid-test-cache-", ignore_cleanup_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 
 GOLDEN = Path(__file__).parent / "golden"
 

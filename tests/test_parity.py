@@ -40,12 +40,15 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     z = jnp.asarray(data["z"][0].transpose(1, 2, 0))
     chex.assert_trees_all_equal_shapes(params, net.init(jax.random.key(0), z))
 
-    x = net.apply(params, z)
+    x = jax.jit(net.apply)(params, z)
     np.testing.assert_allclose(x, data["x"][0].transpose(1, 2, 0), atol=1e-4)
 
-    grad, grad_z = jax.grad(lambda p, z: jnp.sum(net.apply(p, z) ** 2), (0, 1))(params, z)
+    grad, grad_z = jax.jit(jax.grad(lambda p, z: jnp.sum(net.apply(p, z) ** 2), (0, 1)))(params, z)
+    exact = golden("float64")[f"{name}_grad_z"][0].transpose(1, 2, 0)
+    assert np.abs(grad_z - exact).max() <= 1e-4 * np.abs(exact).max()
+    # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient
     expected = data["grad_z"][0].transpose(1, 2, 0)
-    assert np.abs(grad_z - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert np.abs(grad_z - expected).max() <= (1e-3 if name == "skip_net_a" else 2e-3) * np.abs(expected).max()
 
     # the same mapping of names, applied to norms in place of weights
     norms = dict(zip(data["names"].tolist(), data["grad_norms"]))
@@ -70,12 +73,8 @@ def test_ssim_of_the_loss(golden, channels, index):
     np.testing.assert_allclose(losses.ssim(a, b), data["ssim"][index], atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def trajectory():
-    """Thirty joint steps from the authors' weights, in their correlation convention, and the authors' data."""
-    from tests.conftest import GOLDEN
-
-    data = np.load(GOLDEN / "selfdeblur_trajectory.npz")
+def trajectory(data):
+    """Thirty joint steps from the authors' weights, in their correlation convention: losses and last estimate."""
     net, mlp = Skip(scales=3, channels=8, skip_channels=4), KernelMLP((9, 9))
 
     def given(network, params, code):
@@ -97,20 +96,31 @@ def trajectory():
     for t in range(30):
         state, info = step(state, y, t)
         told.append(float(info.loss))
-    return data, np.array(told), info
+    return np.array(told), info.estimate
 
 
-def test_first_ten_losses_of_the_authors_trajectory(trajectory):
-    data, told, _ = trajectory
-    np.testing.assert_allclose(told[:10], data["loss"][:10], rtol=1e-4)
+class Doubles(dict):
+    """Golden arrays in float64."""
+
+    files = property(list)
 
 
-def test_later_trajectory_stays_near_the_authors(trajectory):
-    # float32 drifts apart, but the same schedule and switch of loss must show
-    data, told, info = trajectory
-    np.testing.assert_allclose(told, data["loss"], rtol=0.03)
-    np.testing.assert_allclose(info.estimate.image[..., 0], data["x_last"][0, 0], atol=0.05)
-    np.testing.assert_allclose(info.estimate.kernel, data["k_last"][0, 0], atol=2e-4)
+def test_trajectory_in_float64_is_that_of_pytorch(golden):
+    data = golden("selfdeblur_trajectory")
+    with jax.enable_x64(True):
+        told, _ = trajectory(Doubles({k: data[k].astype(np.float64) for k in data.files}))
+    np.testing.assert_allclose(told, golden("float64")["trajectory_loss"], rtol=1e-6)
+
+
+def test_trajectory_in_float32_is_the_authors_as_far_as_their_rounding_reaches(golden):
+    data = golden("selfdeblur_trajectory")
+    told, estimate = trajectory(data)
+    # exact arithmetic itself leaves the authors' float32 losses by 7e-5 at step 5, 4.4e-3 at step 9, 6e-2 at step 18
+    np.testing.assert_allclose(told[:6], data["loss"][:6], rtol=1e-4)
+    np.testing.assert_allclose(told[:10], data["loss"][:10], rtol=5e-3)
+    np.testing.assert_allclose(told, data["loss"], rtol=0.1)
+    np.testing.assert_allclose(estimate.image[..., 0], data["x_last"][0, 0], atol=0.05)
+    np.testing.assert_allclose(estimate.kernel, data["k_last"][0, 0], atol=2e-4)
 
 
 @pytest.mark.parametrize(

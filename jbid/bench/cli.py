@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import add_method_arguments, guarded
+from jbid.cli import Parser, add_method_arguments, guarded
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("python -m jbid.bench", description=jbid.bench.__doc__)
+    top = Parser("python -m jbid.bench", description=jbid.bench.__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     command = commands.add_parser("levin", help="the 32 images of Levin et al. 2009", description=_levin.__doc__)
     add = command.add_argument

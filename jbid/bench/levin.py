@@ -137,6 +137,7 @@ def main(args: argparse.Namespace) -> int:
                 name=f"{number}/{len(groups)} {group[0].name}",
                 folder=checkpoint,
                 resume=args.resume,
+                seconds=args.checkpoint_every,
                 asked=asked,
             )
             if not complete:
@@ -146,8 +147,13 @@ def main(args: argparse.Namespace) -> int:
                 im.write(folder / f"{item.name}_x.png", answer.image)
                 im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
                 # scored as written: 8 bits
-                row = {"name": item.name, **score(item, im.read(folder / f"{item.name}_x.png")[..., 0], answer.kernel, args.maxshift)}
-                network = align(np.round(answer.network_image[..., 0] * 255) / 255, item.sharp[..., 0], max_shift=args.maxshift)
+                row = {
+                    "name": item.name,
+                    **score(item, im.read(folder / f"{item.name}_x.png")[..., 0], answer.kernel, args.maxshift),
+                }
+                network = align(
+                    np.round(answer.network_image[..., 0] * 255) / 255, item.sharp[..., 0], max_shift=args.maxshift
+                )
                 row |= {"psnr_network": network.psnr, "ssim_network": network.ssim}
                 row |= {"seconds": answer.seconds, "seed": answer.seed, "loss": float(np.nanmin(answer.losses[-1]))}
                 row["identity"] = ids[item.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 from jax import Array
@@ -74,7 +74,9 @@ def selfdeblur(
     Raises ValueError for an even or non-positive kernel size and for unknown names.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"got kernel size {kernel_size}, expected a positive odd number such as {kernel_size // 2 * 2 + 1}")
+        raise ValueError(
+            f"got kernel size {kernel_size}, expected a positive odd number such as {kernel_size // 2 * 2 + 1}"
+        )
     shape = (kernel_size, kernel_size)
     if kernel is not None and kernel.shape != shape:
         raise ValueError(f"got a known kernel of shape {kernel.shape}, expected {shape}: set kernel_size to its size")
@@ -110,8 +112,8 @@ def selfdeblur(
     )
 
 
-# Options of `selfdeblur` and the number of steps by preset name. `quick` was tuned for two CPU cores: docs/experiments.md
-PRESETS = {
+# Options of `selfdeblur` and the number of steps by preset. `quick` was tuned for two CPU cores: docs/experiments.md
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(steps=5000),
     "quick": dict(steps=400, channels=32, ssim_from=80, kernel_lr=5e-4, schedule="cosine"),
 }

@@ -176,8 +176,12 @@ def upsample2(x: Float[Array, "h w c"], mode: str = "bilinear") -> Float[Array, 
 
     def double(x, axis):
         n = x.shape[axis]
-        before = jnp.concatenate([jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-        after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), jax.lax.slice_in_dim(x, n - 1, n, axis=axis)], axis)
+        before = jnp.concatenate(
+            [jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis
+        )
+        after = jnp.concatenate(
+            [jax.lax.slice_in_dim(x, 1, n, axis=axis), jax.lax.slice_in_dim(x, n - 1, n, axis=axis)], axis
+        )
         y = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
         return y.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 

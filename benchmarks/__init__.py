@@ -1,0 +1,1 @@
+"""Speed and memory: one question per script, results as JSON in benchmarks/results."""

@@ -1,0 +1,181 @@
+"""What the design choices that decide speed are worth on this machine.
+
+    python -m benchmarks.design_choices --out benchmarks/results/design_choices_cpu.json
+
+Each question compares ways of computing the same thing, compiled, in alternating rounds of one process; the best round
+of each counts. Sizes are those of Levin's images (latent 275x275) at 32 channels unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.step_time import alternate, jbid_step
+from jbid.allocator import keep_memory
+
+H = 275
+
+
+def questions(channels: int) -> dict[str, dict]:
+    """Question -> answer -> function without arguments."""
+    import jax
+    import jax.numpy as jnp
+
+    from jbid.blur import blur
+    from jbid.nets import layers
+    from jbid.run import compiled
+
+    x = jax.random.normal(jax.random.key(0), (H, H, channels))
+    w3 = jax.random.normal(jax.random.key(1), (3, 3, channels, channels)) / channels
+    seeds = 4
+    xs = jnp.stack([x] * seeds)
+    ws = jnp.stack([w3] * seeds)
+
+    def gradients(f, jit=compiled):
+        """f's value and both gradients, as a step needs them."""
+
+        def g(a, b):
+            y, back = jax.vjp(f, a, b)
+            return y, back(jnp.ones_like(y))
+
+        return jit(g)
+
+    def of(g, *args):
+        return lambda: jax.block_until_ready(g(*args))
+
+    def lax_conv(x, w, stride=1):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x[None], w, (stride, stride), [(0, 0)] * 2, dimension_numbers=layout)[0]
+
+    def channels_first(x, w):
+        x = x.transpose(2, 0, 1)[None]
+        y = jax.lax.conv_general_dilated(x, w.transpose(3, 2, 0, 1), (1, 1), [(0, 0)] * 2)
+        return y[0].transpose(1, 2, 0)
+
+    def nine_products(x, w):
+        h, w_ = x.shape[0] - 2, x.shape[1] - 2
+        return sum(x[i : i + h, j : j + w_] @ w[i, j] for i in range(3) for j in range(3))
+
+    def norm_by_autodiff(x, eps):
+        mean = x.mean((0, 1))
+        return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean((0, 1)) + eps)
+
+    def norm_gradient(f):
+        return compiled(jax.grad(lambda x: jnp.sum(f(x, 1e-5) ** 3)))
+
+    def blur_gradient(method):
+        return compiled(jax.grad(lambda x, k: jnp.sum(blur(x, k, method=method) ** 2), (0, 1)))
+
+    picture = jax.random.uniform(jax.random.key(2), (H, H, 1))
+    single, grouped = gradients(layers._correlation(1, 0)), gradients(jax.vmap(lax_conv))
+    separate = gradients(jax.vmap(layers._correlation(1, 0)))
+    found = {
+        "3x3 convolution": {
+            "XLA's convolution, compiler as set by run": of(gradients(lax_conv), x, w3),
+            "XLA's convolution, compiler as it comes": of(gradients(lax_conv, jax.jit), x, w3),
+            "channels first": of(gradients(channels_first), x, w3),
+            "nine matrix products": of(gradients(nine_products), x, w3),
+        },
+        "1x1 convolution": {
+            "matrix product": of(gradients(lambda x, w: x @ w[0, 0]), x, w3[:1, :1]),
+            "convolution": of(gradients(lax_conv), x, w3[:1, :1]),
+            "convolution, compiler as it comes": of(gradients(lax_conv, jax.jit), x, w3[:1, :1]),
+        },
+        "3x3 convolution of stride 2": {
+            "strided": of(gradients(lambda x, w: lax_conv(x, w, 2)), x, w3),
+            "stride 1 over 2x2 blocks": of(gradients(layers._correlate_stride2), x, w3),
+        },
+        f"3x3 convolution, {seeds} seeds": {
+            "one seed": of(single, x, w3),
+            "vmapped (grouped)": of(grouped, xs, ws),
+            "one call per seed": of(separate, xs, ws),
+            "batched matrix products": of(gradients(jax.vmap(nine_products)), xs, ws),
+        },
+        "norm, gradient": {
+            "closed form": of(norm_gradient(layers.standardise), x),
+            "autodiff": of(norm_gradient(norm_by_autodiff), x),
+        },
+    }
+    for size in (3, 5, 7, 11, 21, 55):
+        kernel = jnp.ones((size, size)) / size**2
+        found[f"blur {size}x{size}, gradients"] = {
+            method: of(blur_gradient(method), picture, kernel) for method in ("direct", "fft")
+        }
+    return found
+
+
+def driver(channels: int, scanned_steps: int = 2) -> dict[str, float]:
+    """Seconds per whole step: alone, donated or not, and inside a scan."""
+    import jax
+    import jax.numpy as jnp
+
+    from jbid.methods.selfdeblur import selfdeblur
+    from jbid.run import compiled
+
+    method = selfdeblur(21, channels=channels, ssim_from=0)
+    blurred = jax.random.uniform(jax.random.key(1), (255, 255, 1))
+
+    def step(state, t):
+        state, info = method.step(state, blurred, t)
+        return state, info.loss
+
+    def scan(state, t):
+        return jax.lax.scan(step, state, t + jnp.arange(scanned_steps))
+
+    ways = {"single, donated": (step, dict(donate_argnums=0), 1), "single": (step, {}, 1)}
+    ways["scanned"] = (scan, dict(donate_argnums=0), scanned_steps)
+    found = {}
+    for name, (f, options, count) in ways.items():
+        state = compiled(method.init)(jax.random.key(0), blurred)
+        g = compiled(f, **options)
+
+        def advance(g=g):
+            nonlocal state
+            state, loss = g(state, 0)
+            return jax.block_until_ready(loss)
+
+        found[name] = alternate({"": advance}, 3, 1)[""] / count
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--step", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.step:
+        step, _, _ = jbid_step(args.channels, "ssim")
+        print(alternate({"": step}, args.rounds, 3)[""])
+        return
+
+    from jbid.cli import versions_and_device, write_json
+
+    content: dict = {"benchmark": "design_choices", "channels": args.channels, **versions_and_device(), "seconds": {}}
+    for question, answers in questions(args.channels).items():
+        content["seconds"][question] = alternate(answers, args.rounds, 1)
+        print(question, json.dumps(content["seconds"][question], indent=1), flush=True)
+    content["seconds"]["whole step"] = driver(args.channels)
+    call = [sys.executable, "-m", "benchmarks.design_choices", "--step", "--channels", str(args.channels)]
+    bare = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    for name, environment in (
+        ("allocator that keeps memory", bare),
+        ("allocator as it comes", bare | {"JBID_KEEP_MEMORY": "0"}),
+    ):
+        done = subprocess.run(call, env=environment, check=True, capture_output=True, text=True)
+        content["seconds"]["whole step"][name] = float(done.stdout.split()[-1])
+    print("whole step", json.dumps(content["seconds"]["whole step"], indent=1))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, content)
+
+
+if __name__ == "__main__":
+    keep_memory()
+    main()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from jbid.bench.cli import main
+from jbid.data import levin
+
+TINY = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2"]
+
+
+def test_official_results_score_as_published(levin_folder, tmp_path, capsys):
+    out = tmp_path / "score.json"
+    assert (
+        main(["levin", "--data", str(levin_folder), "--score", str(levin_folder / "official_run"), "--out", str(out)])
+        == 0
+    )
+    content = json.loads(out.read_text())
+    assert content["mean"]["psnr"] == pytest.approx(33.7812, abs=1e-3)
+    assert content["mean"]["ssim"] == pytest.approx(0.93363, abs=1e-4)
+    assert content["mean"]["psnr_maxshift5"] == pytest.approx(33.4514, abs=1e-3)
+    assert content["mean"]["ssim_maxshift5"] == pytest.approx(0.92566, abs=1e-4)
+    assert content["mean"]["kernel_similarity"] == pytest.approx(0.875, abs=1e-3)
+    assert len(content["images"]) == 32 and content["protocol"]["maxshift"] == 10 and content["device"]
+
+
+def test_kernels_are_those_of_a_true_convolution(levin_folder):
+    from jbid.blur import blur, crop_centre
+    from jbid.metrics import psnr
+
+    for item in levin.load(levin_folder, levin.NAMES[:8]):
+        again = blur(item.sharp, item.kernel)
+        assert psnr(again, crop_centre(item.blurred, item.kernel.shape)) > 40, item.name
+
+
+def test_run_writes_scores_and_resumes(levin_folder, tmp_path, capsys):
+    out = tmp_path / "run.json"
+    args = [
+        "levin",
+        "--data",
+        str(levin_folder),
+        "--only",
+        "im1_kernel5_img",
+        "im2_kernel5_img",
+        "--out",
+        str(out),
+        *TINY,
+    ]
+    assert main(args) == 0
+    content = json.loads(out.read_text())
+    row = content["images"][0]
+    assert {"name", "psnr", "ssim", "seconds", "error_ratio", "kernel_similarity", "psnr_network"} <= set(row)
+    assert np.isclose(content["mean"]["psnr"], np.mean([r["psnr"] for r in content["images"]]))
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        f"{r['name']}{end}" for r in content["images"] for end in ("_x.png", "_k.png", ".json")
+    }
+    before = (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns
+    assert main([*args, "--resume"]) == 0
+    assert (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns == before
+    # what was written scores the same afterwards
+    again = tmp_path / "again.json"
+    assert (
+        main(
+            [
+                "levin",
+                "--data",
+                str(levin_folder),
+                "--only",
+                "im1_kernel5_img",
+                "--score",
+                str(tmp_path / "run"),
+                "--out",
+                str(again),
+            ]
+        )
+        == 0
+    )
+    assert json.loads(again.read_text())["mean"]["psnr"] == pytest.approx(row["psnr"])
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--data=absent"], "expected a folder"),
+        (["--only", "im9_kernel9_img"], "im9_kernel9_img"),
+        (["--limit=0"], "--limit"),
+        (["--maxshift=20"], "--maxshift"),
+        (["--score=absent"], "are missing"),
+        (["--set=chanels=2"], "channels"),
+    ],
+)
+def test_bad_input(levin_folder, capsys, flags, words):
+    data = [] if flags[0].startswith("--data") else ["--data", str(levin_folder)]
+    assert main(["levin", *data, *flags]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("jbid: error: ") and err.count("\n") == 1 and words in err

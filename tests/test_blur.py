@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+
+from jbid.blur import blur, blur_adjoint, crop_centre, delta_kernel, normalise_kernel, pad_edge
+from jbid.motion import gaussian_process_kernel
+
+
+def random(seed, shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("method", ["direct", "fft", None])
+@pytest.mark.parametrize("image, kernel", [((31, 40, 1), (5, 5)), ((30, 29, 3), (7, 4)), ((12, 13, 1), (12, 13))])
+def test_blur_is_scipys_valid_convolution(image, kernel, method):
+    x, k = random(0, image), random(1, kernel)
+    expected = np.stack([scipy.signal.convolve(x[..., c], k, "valid") for c in range(image[2])], -1)
+    np.testing.assert_allclose(blur(x, k, method=method), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("kernel", [(5, 5), (6, 9), (21, 21)])
+def test_adjoint(kernel):
+    x, k = random(0, (41, 37, 3)), random(1, kernel)
+    y = random(2, blur(x, k).shape)
+    np.testing.assert_allclose(jnp.vdot(blur(x, k), y), jnp.vdot(x, blur_adjoint(y, k)), rtol=1e-4)
+
+
+def test_gradients_do_not_depend_on_the_method():
+    x, k = random(0, (30, 31, 3)), random(1, (6, 5))
+    weights = random(2, blur(x, k).shape)
+    grads = [
+        jax.grad(lambda x, k, m=m: jnp.vdot(blur(x, k, method=m), weights), (0, 1))(x, k) for m in ("direct", "fft")
+    ]
+    for a, b in zip(*grads):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_delta_keeps_the_centre():
+    x = random(0, (20, 24, 3))
+    for shape in ((5, 5), (4, 7)):
+        # the centre under a true convolution lies mirrored to the kernel's for even sizes
+        k = delta_kernel(shape)[::-1, ::-1]
+        np.testing.assert_allclose(blur(x, k), crop_centre(x, shape), atol=1e-5)
+
+
+def test_crop_undoes_pad():
+    x = random(0, (9, 8, 1))
+    for shape in ((5, 5), (4, 7), (1, 1)):
+        np.testing.assert_array_equal(crop_centre(pad_edge(x, shape), shape), x)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="larger than the image"):
+        blur(jnp.zeros((8, 8, 1)), jnp.zeros((9, 3)))
+    with pytest.raises(ValueError, match="expected"):
+        blur(jnp.zeros((8, 8)), jnp.zeros((3, 3)))
+
+
+def test_normalised_kernel_is_a_kernel():
+    k = normalise_kernel(jnp.array([[-1.0, 0.1], [4.0, 1.0]]), 0.1)
+    np.testing.assert_allclose(k, np.array([[0, 0], [0.8, 0.2]]), atol=1e-6)
+
+
+def test_simulated_kernels():
+    kernels = jax.vmap(lambda key: gaussian_process_kernel(key, 21, extent=0.8))(
+        jax.random.split(jax.random.key(0), 50)
+    )
+    assert (kernels >= 0).all()
+    np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-5)
+    rows, columns = kernels.sum(2) > 0, kernels.sum(1) > 0
+    # the longer side spans 0.8 * 20 pixels and both are centred: nothing falls off the edge
+    assert not rows[:, [0, 20]].any() and not columns[:, [0, 20]].any()
+    spans = [max(np.ptp(np.flatnonzero(v)) for v in pair) for pair in zip(rows, columns)]
+    assert set(spans) <= {16, 17}
+    assert len({k.tobytes() for k in np.asarray(kernels)}) == 50

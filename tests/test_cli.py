@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tifffile
+from skimage import data, io, transform
+
+from jbid import images as im
+from jbid.blur import blur
+from jbid.cli import main
+from jbid.motion import gaussian_process_kernel
+from jbid.settings import parse_assignment, read_config, resolve
+
+TINY = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--kernel-size=9"]
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A blurred colour photo of 56x64 pixels."""
+    sharp = transform.resize(data.astronaut(), (64, 72), anti_aliasing=True).astype(np.float32)
+    path = tmp_path / "photo.png"
+    im.write(path, blur(sharp, gaussian_process_kernel(jax.random.key(0), 9)))
+    return path
+
+
+def refused(capsys, *args) -> str:
+    """The one line that bad input gets."""
+    capsys.readouterr()
+    assert main([str(a) for a in args]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("jbid: error: ") and err.count("\n") == 1
+    return err
+
+
+def test_deblur_writes_image_kernel_and_report(photo, tmp_path):
+    out = tmp_path / "out"
+    assert main(["deblur", str(photo), "--steps=6", "--seeds=2", "--seed=3", "--out", str(out), *TINY]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["photo.json", "photo_kernel.png", "photo_sharp.png"]
+    assert im.read(out / "photo_sharp.png").shape == im.read(photo).shape
+    kernel = im.read_kernel(out / "photo_kernel.png")
+    assert kernel.shape == (9, 9)
+    report = json.loads((out / "photo.json").read_text())
+    assert report["settings"]["options"]["channels"] == 4 and report["settings"]["options"]["image_lr"] == 0.01
+    assert report["complete"] and report["steps_done"] == 6 and len(report["loss"]) == 2
+    assert report["seed"] == 3 + int(np.argmin(report["loss"]))
+    assert {"jax", "jbid"} <= set(report["versions"]) and report["seconds"] > 0 and report["device"]
+
+
+@pytest.mark.parametrize("flags", [["--colour=rgb"], ["--no-finish"], ["--colour=rgb", "--no-finish", "--batch=2"]])
+def test_deblur_in_colour_and_without_finish(photo, tmp_path, flags):
+    second = tmp_path / "second.png"
+    im.write(second, im.read(photo)[::-1])
+    out = tmp_path / "out"
+    assert main(["deblur", str(photo), str(second), "--steps=2", "--out", str(out), *TINY, *flags]) == 0
+    assert im.read(out / "second_sharp.png").shape == im.read(photo).shape
+
+
+def test_a_known_kernel_is_kept(photo, tmp_path):
+    kernel = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
+    im.write_kernel(tmp_path / "k.png", kernel[:, 1:])  # 9x8: made square and odd
+    args = ["deblur", photo, "--kernel", tmp_path / "k.png", "--steps=2", "--out", tmp_path / "out", *TINY[:3]]
+    assert main([str(a) for a in args]) == 0
+    found = im.read_kernel(tmp_path / "out" / "photo_kernel.png")
+    np.testing.assert_allclose(found[:, :8], kernel[:, 1:] / kernel[:, 1:].sum(), atol=1e-4)
+    assert json.loads((tmp_path / "out" / "photo.json").read_text())["settings"]["options"]["loss"] == "ssim"
+
+
+def test_bad_pictures(capsys, photo, tmp_path):
+    assert "no such file" in refused(capsys, "deblur", tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    assert "not an image" in refused(capsys, "deblur", tmp_path / "text.png")
+    io.imsave(tmp_path / "dot.png", np.zeros((1, 1), np.uint8), check_contrast=False)
+    assert "1x1" in refused(capsys, "deblur", tmp_path / "dot.png")
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((64, 64), np.nan, np.float32))
+    assert "NaN" in refused(capsys, "deblur", tmp_path / "nan.tif")
+    tifffile.imwrite(tmp_path / "big.tif", np.full((64, 64), 7, np.float32))
+    assert "outside [0, 1]" in refused(capsys, "deblur", tmp_path / "big.tif")
+    assert "rename one" in refused(capsys, "deblur", photo, photo)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--kernel-size=65"], "larger than the image"),
+        (["--kernel-size=8"], "odd"),
+        (["--set=chanels=3"], "'channels'"),
+        (["--set=channels=wide"], "int"),
+        (["--set=channels"], "key=value"),
+        (["--set=kernel_net=cnn"], "kernel_net"),
+        (["--steps=0"], "steps"),
+        (["--seeds=0"], "seeds"),
+        (["--batch=0"], "batch"),
+        (["--method=magic"], "selfdeblur"),
+        (["--preset=slow"], "quick"),
+        (["--config=absent.toml"], "absent.toml"),
+        (["--kernel=absent.png"], "no such file"),
+    ],
+)
+def test_bad_options(capsys, photo, flags, words):
+    assert words in refused(capsys, "deblur", photo, *flags)
+
+
+def test_what_argparse_refuses_is_one_line_too(capsys, photo):
+    with pytest.raises(SystemExit) as stopped:
+        main(["deblur", str(photo), "--colour=green"])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and err.count("\n") == 1 and "luma" in err
+
+
+def test_bad_config_files(capsys, photo, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("kernel_sise = 9")
+    line = refused(capsys, "deblur", photo, "--config", config)
+    assert "c.toml" in line and "'kernel_size'" in line
+    config.write_text("steps = ")
+    assert "TOML" in refused(capsys, "deblur", photo, "--config", config)
+
+
+def test_unwritable_folder(capsys, photo, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in refused(capsys, "deblur", photo, "--out", tmp_path / "file" / "out")
+
+
+def test_nothing_is_lost_to_a_bad_second_run(capsys, photo, tmp_path):
+    out = tmp_path / "out"
+    assert main(["deblur", str(photo), "--steps=2", "--out", str(out), *TINY]) == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    refused(capsys, "deblur", photo, tmp_path / "missing.png", "--out", out)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_blur_is_the_forward_model(tmp_path, capsys):
+    sharp = transform.resize(data.camera(), (40, 44), anti_aliasing=True)[..., None]
+    kernel = np.asarray(gaussian_process_kernel(jax.random.key(1), 9))
+    im.write(tmp_path / "sharp.png", sharp)
+    im.write_kernel(tmp_path / "k.png", kernel)
+    assert main(["blur", str(tmp_path / "sharp.png"), "--kernel", str(tmp_path / "k.png"), "--out", str(tmp_path)]) == 0
+    expected = blur(im.read(tmp_path / "sharp.png"), im.read_kernel(tmp_path / "k.png"))
+    np.testing.assert_allclose(im.read(tmp_path / "sharp_blurred.png"), expected, atol=0.51 / 255)
+    assert "larger" in refused(capsys, "blur", tmp_path / "k.png", "--kernel", tmp_path / "sharp.png")
+
+
+def killed_then_resumed(photo, tmp_path, stop) -> tuple[dict, dict]:
+    """Files of an uninterrupted run, and of one that `stop(process)` ended half way and --resume took up."""
+    steps = 400
+    args = ["deblur", str(photo), f"--steps={steps}", *TINY]
+    assert main([*args, "--out", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "jbid", *args, "--out", str(out), "--checkpoint-every=0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    # some checkpoint, but not the last
+    while not any(p.name.isdigit() and int(p.name) >= 20 for p in out.glob(".jbid/*/*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    stop(process)
+    process.communicate(timeout=60)
+    checkpoints = [int(p.name) for p in out.glob(".jbid/*/*") if p.name.isdigit()]
+    assert checkpoints and max(checkpoints) < steps
+    assert main([*args, "--out", str(out), "--resume"]) == 0
+    return tuple({p.name: p.read_bytes() for p in d.glob("*.png")} for d in (tmp_path / "whole", out))
+
+
+def test_killed_and_resumed_ends_bit_for_bit_the_same(photo, tmp_path):
+    whole, resumed = killed_then_resumed(photo, tmp_path, lambda process: process.kill())
+    assert whole == resumed and len(whole) == 2
+    reports = [json.loads((tmp_path / d / "photo.json").read_text()) for d in ("whole", "stopped")]
+    assert reports[0]["loss"] == reports[1]["loss"]
+
+
+def test_ctrl_c_saves_what_is_there_and_resumes(photo, tmp_path):
+    def stop(process):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        report = json.loads((tmp_path / "stopped" / "photo.json").read_text())
+        assert not report["complete"] and 0 < report["steps_done"] < 400
+        assert (tmp_path / "stopped" / "photo_sharp.png").exists()
+
+    whole, resumed = killed_then_resumed(photo, tmp_path, stop)
+    assert whole == resumed
+
+
+def test_resume_skips_what_is_done(photo, tmp_path, capsys):
+    args = ["deblur", str(photo), "--steps=2", "--out", str(tmp_path / "out"), *TINY]
+    assert main(args) == 0
+    assert main([*args, "--resume"]) == 0
+    assert "skipped" in capsys.readouterr().out
+    # other settings are another run
+    assert main([*args, "--resume", "--seed=1"]) == 0
+    assert "skipped" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_shipped_configs_resolve(path):
+    config = read_config(path)
+    settings = resolve([(path.name, config)])
+    for name, value in config.items():
+        assert (settings._asdict() | settings.options)[name] == value
+
+
+def test_later_sources_win():
+    settings = resolve([("a", {"steps": 5, "channels": 8}), ("b", {"steps": 7, "preset": "paper"})])
+    assert settings.steps == 7 and settings.options["channels"] == 8 and settings.options["ssim_from"] == 1000
+    assert parse_assignment("milestones=[1, 2]") == ("milestones", [1, 2])
+    assert parse_assignment("loss=ssim") == ("loss", "ssim")
+
+
+def test_help_answers_without_jax():
+    script = (
+        "import sys; from jbid.cli import parser; parser().format_help(); print({'jax', 'flax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

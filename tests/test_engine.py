@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jbid.blur import blur
+from jbid.checkpoint import Checkpoint
+from jbid.methods import METHODS, PRESETS
+from jbid.methods.selfdeblur import selfdeblur
+from jbid.motion import gaussian_process_kernel
+from jbid.run import run
+from jbid.transforms import over_images, over_seeds
+
+TINY = dict(channels=4, skip_channels=2, scales=1, ssim_from=4)
+
+
+@pytest.fixture(scope="module")
+def blurred():
+    x = jax.image.resize(jax.random.uniform(jax.random.key(7), (7, 7, 1)), (48, 48, 1), "nearest")
+    return blur(x, gaussian_process_kernel(jax.random.key(8), 9))
+
+
+def keys(*seeds):
+    return jax.vmap(jax.random.key)(jnp.array(seeds))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(alternating=True),
+        dict(kernel_net="linear"),
+        dict(kernel_net="deep_mlp"),
+        dict(kernel_net="skip"),
+        dict(loss="mse_tv"),
+        dict(loss="mse_tv", squared_tv=True, tv_weight=1e-3),
+        dict(loss="ssim", schedule="cosine", steps=12),
+    ],
+)
+def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
+    method = selfdeblur(9, **{**TINY, "ssim_from": 100, **options})
+    result = run(method, jax.random.key(0), blurred, 12)
+    assert result.losses[-1] < 0.8 * result.losses[0]
+    assert result.restored.image.shape == blurred.shape and result.restored.kernel.shape == (9, 9)
+    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+    assert (result.restored.kernel >= 0).all()
+
+
+def test_variants_differ(blurred):
+    # an option that is not passed on would go unnoticed above
+    options = [dict(), dict(alternating=True), dict(kernel_net="skip"), dict(input_noise=0.0), dict(image_lr=1e-3)]
+    told = [run(selfdeblur(9, **TINY, **o), jax.random.key(0), blurred, 3).losses[-1] for o in options]
+    assert len({float(v) for v in told}) == len(options)
+
+
+def test_same_key_same_bits_other_key_other_bits(blurred):
+    method = selfdeblur(9, **TINY)
+    a, b, c = (run(method, jax.random.key(seed), blurred, 6).restored for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(a, b)
+    assert np.abs(a.image - c.image).max() > 1e-3
+
+
+def test_vmapped_seeds_and_images_equal_single_runs(blurred):
+    method = selfdeblur(9, **TINY)
+    other = jnp.flip(blurred, 0)
+    single = [[run(method, jax.random.key(s), y, 3) for s in (5, 6)] for y in (blurred, other)]
+    seeds = run(over_seeds(method), keys(5, 6), blurred, 3)
+    both = run(over_images(over_seeds(method)), jnp.broadcast_to(keys(5, 6), (2, 2)), jnp.stack([blurred, other]), 3)
+    for s in range(2):
+        np.testing.assert_allclose(seeds.losses[:, s], single[0][s].losses, rtol=1e-3)
+        np.testing.assert_allclose(seeds.restored.image[s], single[0][s].restored.image, atol=5e-3)
+        for i in range(2):
+            np.testing.assert_allclose(both.losses[:, i, s], single[i][s].losses, rtol=1e-3)
+            np.testing.assert_allclose(both.restored.kernel[i, s], single[i][s].restored.kernel, atol=1e-4)
+
+
+def test_seeds_draw_their_own_noise(blurred):
+    result = run(over_seeds(selfdeblur(9, **TINY)), keys(0, 1, 2), blurred, 1)
+    assert len(set(result.losses[0].tolist())) == 3
+
+
+def test_stopped_and_resumed_equals_uninterrupted(blurred, tmp_path):
+    method = over_seeds(selfdeblur(9, **TINY))
+    whole = run(method, keys(0, 1), blurred, 10, chunk=2)
+    first = Checkpoint(tmp_path / "c")
+    half = run(method, keys(0, 1), blurred, 10, chunk=2, checkpoint=first, on_chunk=lambda now: now.step == 6)
+    first.close()
+    assert len(half.losses) == 6
+    second = Checkpoint(tmp_path / "c")
+    resumed = run(method, keys(0, 1), blurred, 10, chunk=2, checkpoint=second)
+    second.close()
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    chex.assert_trees_all_equal(resumed.restored, whole.restored)
+    chex.assert_trees_all_equal(resumed.state.opt_state, whole.state.opt_state)
+
+
+def test_chunks_do_not_matter_and_scanned_steps_equal_single_ones(blurred):
+    method = selfdeblur(9, **TINY)
+    a, b = (run(method, jax.random.key(0), blurred, 6, chunk=c) for c in (1, 4))
+    chex.assert_trees_all_equal(a.restored, b.restored)
+    state = method.init(jax.random.key(0), blurred)
+    _, losses = jax.jit(
+        lambda s: jax.lax.scan(lambda s, t: (lambda n, i: (n, i.loss))(*method.step(s, blurred, t)), s, jnp.arange(6))
+    )(state)
+    np.testing.assert_allclose(losses, a.losses, rtol=1e-3)
+
+
+def test_a_known_kernel_stays_as_it_is(blurred):
+    kernel = gaussian_process_kernel(jax.random.key(8), 9)
+    result = run(selfdeblur(9, kernel=kernel, **TINY), jax.random.key(0), blurred, 4)
+    np.testing.assert_allclose(result.restored.kernel, kernel, atol=1e-6)
+
+
+def test_one_method_one_compilation(blurred):
+    from jbid.run import _driver
+
+    traced = []
+    method = selfdeblur(9, **TINY)
+    counted = method._replace(step=lambda *args: (traced.append(0), method.step(*args))[1])
+    for seed in range(3):
+        run(counted, jax.random.key(seed), blurred, 2)
+    assert len(traced) == 1
+    assert _driver(counted) is _driver(counted)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(kernel_size=8), "odd"),
+        (dict(kernel_size=-1), "odd"),
+        (dict(kernel_net="cnn"), "kernel_net"),
+        (dict(loss="l7"), "loss"),
+        (dict(schedule="never"), "schedule"),
+        (dict(kernel=jnp.ones((3, 3))), "known kernel"),
+    ],
+)
+def test_refusals(options, words):
+    with pytest.raises(ValueError, match=words):
+        selfdeblur(**{"kernel_size": 9, **options})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_protocol(name, blurred):
+    assert set(PRESETS[name]) == {"quick", "paper"}
+    method = METHODS[name](9)
+    state = jax.eval_shape(method.init, jax.random.key(0), blurred)
+    after, info = jax.eval_shape(method.step, state, blurred, jnp.asarray(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert info.loss.shape == ()
+    assert jax.eval_shape(method.restore, state, blurred).image.shape == blurred.shape

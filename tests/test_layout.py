@@ -1,0 +1,57 @@
+"""The order of the rooms: imports point one way, and compilation and I/O stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "jbid"
+# each may import from its own level (but methods never one another) and from those before it
+LEVELS = [
+    {"types"},
+    {"blur", "noise", "motion", "metrics", "nets", "losses"},
+    {"prior", "transforms", "finish"},
+    {"methods"},
+    {"checkpoint", "run"},
+    {"images", "allocator", "data", "settings"},
+    {"deblur", "demo", "cli", "bench", "__main__"},
+]
+FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def level(name: str) -> int:
+    return next(i for i, names in enumerate(LEVELS) if name in names)
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    here = level(room(path))
+    for name in imports(path):
+        parts = name.split(".")
+        if (
+            parts[0] == "jbid"
+            and len(parts) > 1
+            and (ROOT / parts[1]).with_suffix(".py").exists() | (ROOT / parts[1]).is_dir()
+        ):
+            assert level(parts[1]) <= here, f"{path.name} imports {name}"
+        if parts[0] == "flax":
+            assert room(path) in ("nets", "cli"), "flax is confined to jbid/nets (cli reads its version)"
+    if here < level("checkpoint"):
+        source = path.read_text()
+        for word in ("jax.jit(", "print(", "os.environ", "open("):
+            assert word not in source, f"{word} below run"
