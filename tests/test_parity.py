@@ -47,8 +47,9 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     exact = golden("float64")[f"{name}_grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - exact).max() <= 1e-4 * np.abs(exact).max()
     # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient
+    tolerance = 1e-3 if name == "skip_net_a" else 2e-3
     expected = data["grad_z"][0].transpose(1, 2, 0)
-    assert np.abs(grad_z - expected).max() <= (1e-3 if name == "skip_net_a" else 2e-3) * np.abs(expected).max()
+    assert np.abs(grad_z - expected).max() <= tolerance * np.abs(expected).max()
 
     # the same mapping of names, applied to norms in place of weights
     norms = dict(zip(data["names"].tolist(), data["grad_norms"]))
@@ -57,7 +58,7 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     measured = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), grad)
     largest = max(jax.tree.leaves(expected))
     # a bias in front of a norm has no gradient but rounding, hence the absolute part
-    chex.assert_trees_all_close(measured, expected, rtol=1e-3, atol=1e-5 * float(largest))
+    chex.assert_trees_all_close(measured, expected, rtol=tolerance, atol=1e-5 * float(largest))
 
 
 def test_kernel_network_gives_the_authors_values(golden):
