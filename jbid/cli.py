@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -99,10 +100,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def keep_compilations() -> None:
     """Keep compiled programs in the user's cache folder: the next start with the same sizes compiles nothing."""
     import jax
-    from platformdirs import user_cache_dir
+    from platformdirs import user_cache_path
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", user_cache_dir("jbid"))
+        # programs are made for the instructions of one processor, and home folders are shared between machines
+        processor = hashlib.sha256((_cpuinfo("model name") + _cpuinfo("flags")).encode()).hexdigest()[:8]
+        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("jbid") / processor))
+
+
+def _cpuinfo(field: str) -> str:
+    """A line of Linux's /proc/cpuinfo; elsewhere what Python knows of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def guarded(command) -> int:
@@ -186,14 +198,8 @@ def device_name(device) -> str:
     """The accelerator's name, or on CPU the processor's and how many cores this process may use."""
     if device.platform != "cpu":
         return device.device_kind
-    name = "CPU"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{_cpuinfo('model name')}, {cores} cores"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
