@@ -46,8 +46,9 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     grad, grad_z = jax.jit(jax.grad(lambda p, z: jnp.sum(net.apply(p, z) ** 2), (0, 1)))(params, z)
     exact = golden("float64")[f"{name}_grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - exact).max() <= 1e-4 * np.abs(exact).max()
-    # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient
-    tolerance = 1e-3 if name == "skip_net_a" else 2e-3
+    # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient in
+    # z, and up to 2.4e-3 off in the norms below (docs/experiments.md)
+    tolerance = 1e-3 if name == "skip_net_a" else 3e-3
     expected = data["grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - expected).max() <= tolerance * np.abs(expected).max()
 
