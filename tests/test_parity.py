@@ -47,8 +47,8 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     exact = golden("float64")[f"{name}_grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - exact).max() <= 1e-4 * np.abs(exact).max()
     # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient in
-    # z, and up to 2.4e-3 off in the norms below (docs/experiments.md)
-    tolerance = 1e-3 if name == "skip_net_a" else 3e-3
+    # z, and the norms below up to 8.3e-3 (docs/experiments.md)
+    tolerance, norm_tolerance = (1e-3, 1e-3) if name == "skip_net_a" else (2e-3, 1e-2)
     expected = data["grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - expected).max() <= tolerance * np.abs(expected).max()
 
@@ -59,7 +59,7 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     measured = jax.tree.map(lambda g: jnp.linalg.norm(g.ravel()), grad)
     largest = max(jax.tree.leaves(expected))
     # a bias in front of a norm has no gradient but rounding, hence the absolute part
-    chex.assert_trees_all_close(measured, expected, rtol=tolerance, atol=1e-5 * float(largest))
+    chex.assert_trees_all_close(measured, expected, rtol=norm_tolerance, atol=1e-5 * float(largest))
 
 
 def test_kernel_network_gives_the_authors_values(golden):
