@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -27,7 +26,9 @@ SIZE, KERNEL = 255, 21
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """Largest resident size of this process so far; `getrusage` would count that of the process it was started by."""
+    status = Path("/proc/self/status").read_text()
+    return next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
 
 
 def torch_step(channels: int, loss: str, *, layout: str = "contiguous", autocast: str | None = None):
