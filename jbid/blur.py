@@ -13,9 +13,6 @@ import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Array, Float
 
-# Kernels up to this many pixels are convolved directly: measured by benchmarks/design_choices.py
-DIRECT_UP_TO = 25
-
 
 def _check(image: Array, kernel: Array) -> None:
     if image.ndim != 3 or kernel.ndim != 2:
@@ -33,18 +30,16 @@ def _fast_shape(h: int, w: int) -> tuple[int, int]:
 
 
 def blur(
-    image: Float[Array, "H W c"], kernel: Float[Array, "kh kw"], *, method: str | None = None
+    image: Float[Array, "H W c"], kernel: Float[Array, "kh kw"], *, method: str = "fft"
 ) -> Float[Array, "h w c"]:
     """Truncated convolution y[p] = sum_q k[q] x[p + K - 1 - q], K the kernel's size; h = H - kh + 1.
 
-    `method` is "direct", "fft" or None: by size. Linear in both arguments. Raises ValueError for a kernel larger than
-    the image or arrays of other ranks.
+    `method` is "fft", the faster one from 3x3 kernels on (benchmarks/design_choices.py), or "direct". Linear in both
+    arguments. Raises ValueError for a kernel larger than the image or arrays of other ranks.
     """
     _check(image, kernel)
     kh, kw = kernel.shape
     h, w = image.shape[0] - kh + 1, image.shape[1] - kw + 1
-    if method is None:
-        method = "direct" if kh * kw <= DIRECT_UP_TO else "fft"
     if method == "direct":
         channels_first = jnp.moveaxis(image, -1, 0)[:, None]
         y = jax.lax.conv_general_dilated(channels_first, kernel[None, None, ::-1, ::-1], (1, 1), "VALID")

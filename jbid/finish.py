@@ -49,7 +49,7 @@ def finish(
 
     def solve(x, weights):
         def normal(v):
-            return blur_adjoint(blur(v, kernel, method="fft"), kernel) + jax.grad(penalty)(v, weights)
+            return blur_adjoint(blur(v, kernel), kernel) + jax.grad(penalty)(v, weights)
 
         return jax.scipy.sparse.linalg.cg(normal, target, x0=x, tol=0.0, maxiter=iterations)[0]
 
