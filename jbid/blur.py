@@ -29,9 +29,7 @@ def _fast_shape(h: int, w: int) -> tuple[int, int]:
     return scipy.fft.next_fast_len(h, real=True), scipy.fft.next_fast_len(w, real=True)
 
 
-def blur(
-    image: Float[Array, "H W c"], kernel: Float[Array, "kh kw"], *, method: str = "fft"
-) -> Float[Array, "h w c"]:
+def blur(image: Float[Array, "H W c"], kernel: Float[Array, "kh kw"], *, method: str = "fft") -> Float[Array, "h w c"]:
     """Truncated convolution y[p] = sum_q k[q] x[p + K - 1 - q], K the kernel's size; h = H - kh + 1.
 
     `method` is "fft", the faster one from 3x3 kernels on (benchmarks/design_choices.py), or "direct". Linear in both
