@@ -47,7 +47,7 @@ def read(path: str | Path) -> NDArray[np.float32]:
     try:
         pixels = np.asarray(io.imread(path))
     except Exception as error:  # every reader behind imread has exceptions of its own
-        raise ValueError(f"{path}: not an image that can be read ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: not an image that can be read") from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4):
