@@ -25,7 +25,8 @@ def _transform(x: Array, shape: tuple[int, int]) -> Array:
     return jnp.fft.rfft2(x, shape, axes=(0, 1))
 
 
-def _fast_shape(h: int, w: int) -> tuple[int, int]:
+def fast_shape(h: int, w: int) -> tuple[int, int]:
+    """The smallest size of at least h x w whose Fourier transform is fast."""
     return scipy.fft.next_fast_len(h, real=True), scipy.fft.next_fast_len(w, real=True)
 
 
@@ -43,7 +44,7 @@ def blur(image: Float[Array, "H W c"], kernel: Float[Array, "kh kw"], *, method:
         y = jax.lax.conv_general_dilated(channels_first, kernel[None, None, ::-1, ::-1], (1, 1), "VALID")
         return jnp.moveaxis(y[:, 0], 0, -1)
     # wrap-around reaches only the part that is cut off, so no padding beyond a fast size is needed
-    shape = _fast_shape(*image.shape[:2])
+    shape = fast_shape(*image.shape[:2])
     y = jnp.fft.irfft2(_transform(image, shape) * _transform(kernel, shape)[..., None], shape, axes=(0, 1))
     return y[kh - 1 : kh - 1 + h, kw - 1 : kw - 1 + w]
 
@@ -52,7 +53,7 @@ def blur_adjoint(blurred: Float[Array, "h w c"], kernel: Float[Array, "kh kw"]) 
     """The adjoint of `blur` in the image: x[p] = sum_q k[q] y[p - K + 1 + q], full correlation; H = h + kh - 1."""
     kh, kw = kernel.shape
     h, w = blurred.shape[0] + kh - 1, blurred.shape[1] + kw - 1
-    shape = _fast_shape(h, w)
+    shape = fast_shape(h, w)
     padded = jnp.pad(blurred, ((kh - 1, 0), (kw - 1, 0), (0, 0)))
     x = jnp.fft.irfft2(_transform(padded, shape) * jnp.conj(_transform(kernel, shape))[..., None], shape, axes=(0, 1))
     return x[:h, :w]

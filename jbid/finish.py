@@ -16,32 +16,26 @@ def _derivatives(x: Array) -> list[Array]:
     return [jnp.diff(jnp.diff(x, n=i, axis=0), n=j, axis=1) for (i, j), _ in _ORDERS]
 
 
-def finish(
+def sparse_deconvolution(
     blurred: Float[Array, "h w c"],
     kernel: Float[Array, "kh kw"],
+    start: Float[Array, "H W c"],
     *,
     weight: float = 1e-4,
     exponent: float = 0.8,
     rounds: int = 8,
     iterations: int = 25,
     epsilon: float = 0.005,
-    threshold: float = 0.002,
-) -> Float[Array, "h w c"]:
-    """argmin_x ||k * x - y||^2 + weight sum_j w_j |d_j x|^exponent, on the observed window.
+) -> Float[Array, "H W c"]:
+    """argmin_x ||k * x - y||^2 + weight sum_j w_j |d_j x|^exponent over the latent image, set out from `start`.
 
-    x has the latent size, so no assumption is made about what lies beyond the border: the data term is the truncated
-    convolution. Iteratively reweighted least squares: |d x|^p is replaced by max(|d x|, epsilon)^(p - 2) (d x)^2 at the
-    last x, `rounds` times, and each quadratic is lowered by `iterations` steps of conjugate gradients from the last x.
-    d_j are the first derivatives (w_j = 1) and the second ones (w_j = 1/4).
-
-    blurred in [0, 1]; kernel values under `threshold` times the largest are removed as noise before it is made to sum
-    to one (a small share: stronger thresholds cost accuracy on every kernel measured, docs/experiments.md). The result
-    is clipped to [0, 1]. After Levin, Fergus, Durand and Freeman 2007, Image and Depth from a Conventional Camera
-    (sparse deconvolution, Eq. 6 to 8 and appendix A).
+    The data term is the truncated convolution, so nothing is assumed of what lies beyond the border. Iteratively
+    reweighted least squares: |d x|^p is replaced by max(|d x|, epsilon)^(p - 2) (d x)^2 at the last x, `rounds` times,
+    and each quadratic is lowered by `iterations` steps of conjugate gradients from the last x. d_j are the first
+    derivatives (w_j = 1) and the second ones (w_j = 1/4). After Levin, Fergus, Durand and Freeman 2007, Image and Depth
+    from a Conventional Camera (sparse deconvolution, Eq. 6 to 8 and appendix A).
     """
-    kernel = normalise_kernel(kernel, threshold)
     target = blur_adjoint(blurred, kernel)
-    start = pad_edge(blurred, kernel.shape)
 
     def penalty(x, weights):
         parts = _derivatives(x)
@@ -64,5 +58,22 @@ def finish(
         x = solve(*carry)
         return x, reweighted(x, exponent)
 
-    x, _ = jax.lax.fori_loop(0, rounds, round_, (start, reweighted(start, 2.0)))
+    return jax.lax.fori_loop(0, rounds, round_, (start, reweighted(start, 2.0)))[0]
+
+
+def finish(
+    blurred: Float[Array, "h w c"],
+    kernel: Float[Array, "kh kw"],
+    *,
+    threshold: float = 0.002,
+    **options: float,
+) -> Float[Array, "h w c"]:
+    """The sharp image on the observed window: `sparse_deconvolution` with a known kernel, clipped to [0, 1].
+
+    blurred in [0, 1]; kernel values under `threshold` times the largest are removed as noise before it is made to sum
+    to one (a small share: stronger thresholds cost accuracy on every kernel measured, docs/experiments.md). `options`
+    are those of `sparse_deconvolution`.
+    """
+    kernel = normalise_kernel(kernel, threshold)
+    x = sparse_deconvolution(blurred, kernel, pad_edge(blurred, kernel.shape), **options)
     return jnp.clip(crop_centre(x, kernel.shape), 0, 1)

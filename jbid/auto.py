@@ -1,0 +1,166 @@
+"""What is decided without the user: the kernel to set out from, its size, and which of several answers is best."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid.run import compiled
+from jbid.score import Terms, failure, terms, with_agreement
+from jbid.start import EdgeSettings, edge_kernel, refined
+
+# Supports that are tried where the size is not known, as far as they are at most a quarter of the picture
+SIZES = (19, 31, 51, 79)
+# (weight, ridge) of `EdgeSettings` that are tried for each support, and for one that is known
+SETTINGS = ((1e-2, 10.0), (2e-2, 20.0))
+SETTINGS_OF_ONE = (*SETTINGS, (4e-2, 20.0))
+# Kernel sizes that networks are made for: a ladder, so that few shapes are compiled
+LADDER = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
+KEPT = 2  # candidates that are refined to the end
+REFINEMENTS = 4
+
+
+class Candidate(NamedTuple):
+    """One kernel and what speaks against it."""
+
+    settings: dict[str, float]
+    terms: Terms
+    failure: str | None
+
+
+class EdgeStart(NamedTuple):
+    """An estimated kernel and how it was found."""
+
+    kernel: NDArray[np.float32]  # square and odd, just large enough; sum one
+    support: tuple[int, int]  # rows and columns that are not zero
+    candidates: list[Candidate]  # the chosen one first
+    warning: str | None
+
+    def told(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "support": self.support,
+            "warning": self.warning,
+            "candidates": [
+                {**c.settings, **c.terms._asdict(), "score": c.terms.score, "failure": c.failure}
+                for c in self.candidates
+            ],
+        }
+
+
+@functools.cache
+def _estimator(side: int):
+    return compiled(jax.vmap(partial(edge_kernel, side=side), (None, 0)))
+
+
+@functools.cache
+def _refiner():
+    return compiled(jax.vmap(refined, (None, 0, 0)))
+
+
+def ladder_size(support: int) -> int:
+    """The size in `LADDER` that holds a support with two pixels to spare on each side; beyond, the next odd number."""
+    wanted = support + 4
+    return next((size for size in LADDER if size >= wanted), wanted | 1)
+
+
+def support(kernel: NDArray) -> tuple[slice, slice]:
+    """The rows and columns between the first and the last that are not zero."""
+    rows, columns = (np.flatnonzero(kernel.any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def fitted_to(kernel: NDArray, size: int) -> NDArray[np.float32]:
+    """The kernel in a square of `size`, its support in the middle; what does not fit is cut off. Sum one."""
+    part = kernel[support(kernel)]
+    for axis in (0, 1):
+        over = part.shape[axis] - size
+        if over > 0:
+            part = part.take(range(over // 2, over // 2 + size), axis)
+    out = np.zeros((size, size), np.float32)
+    top, left = ((size - n) // 2 for n in part.shape)
+    out[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return out / out.sum()
+
+
+def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeStart:
+    """A kernel from the edges of one gray picture (h, w) in [0, 1], of at most `size` pixels if that is given.
+
+    Candidates for all `SIZES` and `SETTINGS` are estimated and refined once side by side; the `KEPT` best ones are
+    refined further; the best of those is the answer (`jbid.score`).
+    """
+    largest = max(9, min(picture.shape) // 4)
+    if size is None:
+        sizes = [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
+        tried = [(s, *setting) for s in sizes for setting in SETTINGS]
+    else:
+        # a little more room than the blur itself needs: a tight box is worse
+        tried = [(size + 8, *setting) for setting in SETTINGS_OF_ONE]
+    settings = EdgeSettings(*(jnp.asarray(column) for column in zip(*tried)))
+    y = jnp.asarray(picture)
+    kernels = _estimator(max(s for s, _, _ in tried))(y, settings)
+    kernels, images = _refiner()(y, kernels, settings.size)
+    judged = judge(picture, np.asarray(images), np.asarray(kernels))
+    order = np.argsort([_rank(c) for c in judged])
+    best = order[:KEPT]
+    final, sides = kernels[best], settings.size[best]
+    for _ in range(REFINEMENTS - 1):
+        final, images = _refiner()(y, final, sides)
+    among = [np.asarray(k) for k in kernels]
+    for i, k in zip(best, np.asarray(final)):
+        among[i] = k
+    again = judge(picture, np.asarray(images), np.asarray(final), among=among, at=best)
+    chosen = min(range(len(best)), key=lambda i: _rank(again[i]))
+    kernel = np.asarray(final[chosen])
+    rows, columns = support(kernel)
+    extent = (rows.stop - rows.start, columns.stop - columns.start)
+    told = [again[chosen], *(again[i] for i in range(len(best)) if i != chosen), *(judged[i] for i in order[KEPT:])]
+    names = [tried[best[chosen]], *(tried[best[i]] for i in range(len(best)) if i != chosen)]
+    names += [tried[i] for i in order[KEPT:]]
+    candidates = [c._replace(settings=dict(zip(EdgeSettings._fields, map(float, n)))) for c, n in zip(told, names)]
+    warning = None
+    limit = size or max(s for s, _, _ in tried)
+    if size is None and max(extent) >= 0.9 * limit:
+        warning = (
+            f"the blur may be larger than {limit} pixels, the most that is looked for in {picture.shape[1]}x"
+            f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"
+        )
+    return EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, warning)
+
+
+def _rank(candidate: Candidate) -> float:
+    return np.inf if candidate.failure == "not a number" else candidate.terms.score + 1e6 * bool(candidate.failure)
+
+
+def judge(
+    picture: NDArray,
+    images: Sequence[NDArray],
+    kernels: Sequence[NDArray],
+    *,
+    among: Sequence[NDArray] | None = None,
+    at: Sequence[int] | None = None,
+) -> list[Candidate]:
+    """What speaks against each latent image and kernel; agreement is taken `among` kernels, where these are `at`."""
+    each = []
+    for image, kernel in zip(images, kernels):
+        reason = failure(picture, image, kernel)
+        each.append(Candidate({}, Terms(*[0.0] * 5) if reason == "not a number" else terms(picture, image, kernel), reason))
+    group = [c.terms for c in each]
+    if among is not None and at is not None:
+        filled = [group[0]] * len(among)
+        for i, t in zip(at, group):
+            filled[i] = t
+        whole = with_agreement(filled, among)
+        group = [whole[i] for i in at]
+    else:
+        sound = [i for i, c in enumerate(each) if c.failure != "not a number"]
+        for i, t in zip(sound, with_agreement([group[i] for i in sound], [kernels[i] for i in sound])):
+            group[i] = t
+    return [c._replace(terms=t) for c, t in zip(each, group)]
