@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid.run import compiled
-from jbid.score import Terms, failure, terms, with_agreement
+from jbid.score import NO_TERMS, Terms, failure, terms, with_agreement
 from jbid.start import EdgeSettings, edge_kernel, refined
 
 # Supports that are tried where the size is not known, as far as they are at most a quarter of the picture
@@ -30,9 +30,16 @@ REFINEMENTS = 4
 class Candidate(NamedTuple):
     """One kernel and what speaks against it."""
 
-    settings: dict[str, float]
+    name: str
     terms: Terms
     failure: str | None
+    loss: float | None = None  # the method's last one
+
+    def told(self) -> dict[str, Any]:
+        """For a report."""
+        loss = self.loss if self.loss is not None and np.isfinite(self.loss) else None
+        values = {name: round(value, 4) for name, value in self.terms._asdict().items()}
+        return {"name": self.name, "score": round(self.terms.score, 3), **values, "failure": self.failure, "loss": loss}
 
 
 class EdgeStart(NamedTuple):
@@ -48,10 +55,7 @@ class EdgeStart(NamedTuple):
         return {
             "support": self.support,
             "warning": self.warning,
-            "candidates": [
-                {**c.settings, **c.terms._asdict(), "score": c.terms.score, "failure": c.failure}
-                for c in self.candidates
-            ],
+            "candidates": [candidate.told() for candidate in self.candidates],
         }
 
 
@@ -107,24 +111,23 @@ def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeSta
     y = jnp.asarray(picture)
     kernels = _estimator(max(s for s, _, _ in tried))(y, settings)
     kernels, images = _refiner()(y, kernels, settings.size)
-    judged = judge(picture, np.asarray(images), np.asarray(kernels))
-    order = np.argsort([_rank(c) for c in judged])
-    best = order[:KEPT]
+    names = [f"size {s}, weight {w:g}, ridge {r:g}" for s, w, r in tried]
+    pool, latents = list(np.asarray(kernels)), list(np.asarray(images))
+    first = judge(picture, latents, pool, names)
+    best = np.array(chosen_first(first)[:KEPT])
     final, sides = kernels[best], settings.size[best]
     for _ in range(REFINEMENTS - 1):
         final, images = _refiner()(y, final, sides)
-    among = [np.asarray(k) for k in kernels]
-    for i, k in zip(best, np.asarray(final)):
-        among[i] = k
-    again = judge(picture, np.asarray(images), np.asarray(final), among=among, at=best)
-    chosen = min(range(len(best)), key=lambda i: _rank(again[i]))
-    kernel = np.asarray(final[chosen])
+    for i, k, x in zip(best, np.asarray(final), np.asarray(images)):
+        pool[i], latents[i] = k, x
+    # agreement is taken with all of them, the choice is among those refined to the end
+    judged = judge(picture, latents, pool, names)
+    order = [i for i in chosen_first(judged) if i in best]
+    order += [i for i in chosen_first(judged) if i not in best]
+    candidates = [judged[i] for i in order]
+    kernel = pool[order[0]]
     rows, columns = support(kernel)
     extent = (rows.stop - rows.start, columns.stop - columns.start)
-    told = [again[chosen], *(again[i] for i in range(len(best)) if i != chosen), *(judged[i] for i in order[KEPT:])]
-    names = [tried[best[chosen]], *(tried[best[i]] for i in range(len(best)) if i != chosen)]
-    names += [tried[i] for i in order[KEPT:]]
-    candidates = [c._replace(settings=dict(zip(EdgeSettings._fields, map(float, n)))) for c, n in zip(told, names)]
     warning = None
     limit = size or max(s for s, _, _ in tried)
     if size is None and max(extent) >= 0.9 * limit:
@@ -135,32 +138,34 @@ def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeSta
     return EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, warning)
 
 
-def _rank(candidate: Candidate) -> float:
-    return np.inf if candidate.failure == "not a number" else candidate.terms.score + 1e6 * bool(candidate.failure)
+def chosen_first(judged: Sequence[Candidate]) -> list[int]:
+    """Indices by score, lowest first; those that failed come last."""
+
+    def rank(i):
+        candidate = judged[i]
+        return candidate.failure == "not a number", candidate.failure is not None, candidate.terms.score
+
+    return sorted(range(len(judged)), key=rank)
 
 
 def judge(
     picture: NDArray,
-    images: Sequence[NDArray],
+    latents: Sequence[NDArray],
     kernels: Sequence[NDArray],
-    *,
-    among: Sequence[NDArray] | None = None,
-    at: Sequence[int] | None = None,
+    names: Sequence[str],
+    shown: Sequence[NDArray] | None = None,
 ) -> list[Candidate]:
-    """What speaks against each latent image and kernel; agreement is taken `among` kernels, where these are `at`."""
-    each = []
-    for image, kernel in zip(images, kernels):
-        reason = failure(picture, image, kernel)
-        each.append(Candidate({}, Terms(*[0.0] * 5) if reason == "not a number" else terms(picture, image, kernel), reason))
-    group = [c.terms for c in each]
-    if among is not None and at is not None:
-        filled = [group[0]] * len(among)
-        for i, t in zip(at, group):
-            filled[i] = t
-        whole = with_agreement(filled, among)
-        group = [whole[i] for i in at]
-    else:
-        sound = [i for i, c in enumerate(each) if c.failure != "not a number"]
-        for i, t in zip(sound, with_agreement([group[i] for i in sound], [kernels[i] for i in sound])):
-            group[i] = t
-    return [c._replace(terms=t) for c, t in zip(each, group)]
+    """What speaks against each kernel and the latent image deconvolved with it, and whether it has failed.
+
+    `shown` are the images to look at for failures, where they are others than the latent ones.
+    """
+    judged = []
+    for i, (name, latent, kernel) in enumerate(zip(names, latents, kernels)):
+        reason = failure(picture, latent if shown is None else shown[i], kernel)
+        readable = np.isfinite(latent).all() and np.isfinite(kernel).all()
+        judged.append(Candidate(name, terms(picture, latent, kernel) if readable else NO_TERMS, reason))
+    # a failed one must neither lend nor take away support
+    sound = [i for i, candidate in enumerate(judged) if not candidate.failure]
+    for i, t in zip(sound, with_agreement([judged[i].terms for i in sound], [kernels[i] for i in sound])):
+        judged[i] = judged[i]._replace(terms=t)
+    return judged

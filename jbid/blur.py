@@ -79,6 +79,6 @@ def normalise_kernel(kernel: Float[Array, "kh kw"], threshold: float = 0.0) -> F
     return kernel / kernel.sum()
 
 
-def delta_kernel(shape: tuple[int, int]) -> Float[Array, "kh kw"]:
+def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
     """The kernel that does not blur: one at the centre."""
-    return jnp.zeros(shape).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)
+    return jnp.zeros(tuple(shape)).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -22,13 +23,27 @@ import jbid
 from jbid.settings import Settings, parse_assignment, read_config, resolve
 
 if TYPE_CHECKING:
-    from jbid.deblur import Deblurred
+    from jbid.auto import Candidate
+    from jbid.deblur import Deblurred, Task
 
 INTERRUPTED = 130
 
 
 def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("method", "preset", "kernel_size", "seeds", "seed", "steps", "colour", "finish")
+    names = (
+        "method",
+        "preset",
+        "kernel_size",
+        "start",
+        "patch",
+        "region",
+        "seeds",
+        "seed",
+        "steps",
+        "colour",
+        "finish",
+    )
+    names += ("linear",)
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
@@ -45,14 +60,29 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `deblur` and the benchmarks share."""
     add = parser.add_argument
     add("--method", help="default: selfdeblur")
-    add("--preset", help="quick (default): tuned for two CPU cores, about a minute; paper: the published settings")
-    add("--seeds", type=int, metavar="S", help="run S initialisations at once, keep the one with the smallest loss")
+    add("--preset", help="instant: seconds, no network; quick (default): about a minute; paper: the published settings")
+    add("--start", metavar="START", help="random, uniform, edges (default of quick) or the file of a kernel")
+    add("--patch", type=int, metavar="N", help="estimate from the most informative N x N pixels; 0: from all")
+    add("--seeds", type=int, metavar="S", help="run S initialisations at once, keep the one that looks best")
     add("--seed", type=int, metavar="K", help="first seed (default 0)")
     add("--steps", type=int, metavar="N", help="optimisation steps (default: the preset's)")
     add("--finish", action=argparse.BooleanOptionalAction, default=None, help="deconvolve with the kernel at the end")
     add("--config", type=Path, metavar="FILE.toml", help="options from a file; see configs/")
     add("--checkpoint-every", type=float, default=30, metavar="SECONDS", help="how often to save for --resume")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one option of the method, e.g. channels=64")
+
+
+def kernel_size(text: str) -> int | str:
+    """The argument of --kernel-size."""
+    return text if text == "auto" else int(text)
+
+
+def region(text: str) -> tuple[int, ...]:
+    """The argument of --region."""
+    parts = tuple(int(part) for part in text.split(","))
+    if len(parts) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected x,y,width,height")
+    return parts
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,9 +99,11 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("deblur", help="restore blurred pictures", description=_deblur.__doc__)
     add = command.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE")
+    add("images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/*.jpg'")
     add_method_arguments(command)
-    add("--kernel-size", type=int, metavar="N", help="odd, in pixels, a little over the blur's extent (default 31)")
+    add("--kernel-size", type=kernel_size, metavar="N", help="odd, in pixels; default: auto, found from the picture")
+    add("--region", type=region, metavar="X,Y,W,H", help="estimate from this part (pixels)")
+    add("--linear", action="store_true", default=None, help="restore in linear light, for pictures in sRGB")
     add("--colour", choices=("luma", "rgb"), help="estimate from luma (default) or from all three channels")
     add("--kernel", type=Path, metavar="FILE", help="a known kernel: restore the image only")
     add("--out", type=Path, default=Path("deblurred"), metavar="DIR", help="default: ./deblurred")
@@ -123,8 +155,10 @@ def guarded(command) -> int:
     try:
         return command() or 0
     except (ValueError, OSError) as error:
-        print(f"jbid: error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(str(error))
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def out_dir(path: Path) -> Path:
@@ -226,36 +260,81 @@ def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
 
 
 def launch(
-    pictures: list[np.ndarray],
+    tasks: Sequence[Task],
     settings: Settings,
     *,
-    kernel: np.ndarray | None,
     name: str,
     folder: Path,
     resume: bool,
     seconds: float,
     asked: list[bool],
 ) -> tuple[list[Deblurred], bool]:
-    """`jbid.deblur.deblur` with a progress bar, checkpointed in `folder` every `seconds`.
+    """`jbid.deblur.solve` with progress bars, checkpointed in `folder` every `seconds`.
 
     Returns the answers and whether they are complete.
     """
+    from tqdm import tqdm
+
     from jbid.checkpoint import Checkpoint
-    from jbid.deblur import deblur
+    from jbid.deblur import solve
+
+    def on_tile(done, total):
+        tiles.total = total
+        tiles.update(done - tiles.n if done > tiles.n else done)
+        if asked:
+            raise KeyboardInterrupt
 
     if folder.exists() and not resume:
         shutil.rmtree(folder)
     checkpoint = Checkpoint(folder, seconds=seconds)
     try:
-        with progress(name, settings.steps, asked) as on_chunk:
-            answers = deblur(pictures, settings, kernel=kernel, on_chunk=on_chunk, checkpoint=checkpoint)
+        # only pictures that need more than one tile show the second bar
+        with tqdm(desc=f"{name} tiles", unit="tile", dynamic_ncols=True, delay=1, leave=False) as tiles:
+            if not settings.steps:
+                return solve(tasks, settings, on_tile=on_tile), True
+            with progress(name, settings.steps, asked) as on_chunk:
+                answers = solve(tasks, settings, on_chunk=on_chunk, on_tile=on_tile, checkpoint=checkpoint)
     finally:
         checkpoint.close()
     return answers, len(answers[0].losses) == settings.steps
 
 
+def _pictures(arguments: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
+    """The files that arguments stand for, in order and each once; and what was wrong with some."""
+    from PIL import Image
+
+    known = set(Image.registered_extensions())
+    ours = ("_sharp", "_kernel", "_spread")
+    files: dict[Path, None] = {}
+    wrong = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
+            if path.resolve() == out.resolve():
+                found = [p for p in found if not p.stem.endswith(ours)]
+        elif path.exists() or not glob.has_magic(argument):
+            found = [path]
+        else:
+            found = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
+        if not found:
+            wrong.append(f"{argument}: no pictures there")
+        files |= dict.fromkeys(found)
+    stems: dict[str, Path] = {}
+    for path in list(files):
+        if path.stem in stems:
+            del files[path]
+            wrong.append(f"{path} and {stems[path.stem]} would both be written as {path.stem}_sharp; rename one")
+        stems.setdefault(path.stem, path)
+    return list(files), wrong
+
+
 def _deblur(args: argparse.Namespace) -> int:
-    """Write <stem>_sharp.png, <stem>_kernel.png and <stem>.json for each picture, knowing neither image nor kernel."""
+    """Write <stem>_sharp, <stem>_kernel and <stem>.json for each picture, knowing neither image nor kernel.
+
+    With several seeds also <stem>_spread, the standard deviation over them. A file that cannot be used is named, and
+    the others are restored all the same.
+    """
     from jbid import images as im
 
     kernel = None
@@ -265,93 +344,129 @@ def _deblur(args: argparse.Namespace) -> int:
         side = max(kernel.shape) | 1
         rows, columns = side - kernel.shape[0], side - kernel.shape[1]
         kernel = np.pad(kernel, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
-        if args.kernel_size not in (None, side):
+        if args.kernel_size not in (None, "auto", side):
             raise ValueError(
                 f"--kernel-size {args.kernel_size} contradicts {args.kernel}, whose kernel has size {side}"
             )
-        extra = [("--kernel", {"kernel_size": side, "loss": "ssim"})]
+        extra = [("--kernel", {"kernel_size": side} | ({} if args.preset == "instant" else {"loss": "ssim"}))]
+        args.kernel_size = None
     settings = settings_from(args, extra)
     if args.batch is not None and args.batch < 1:
         raise ValueError(f"got --batch {args.batch}, expected at least 1")
 
-    # everything that can be wrong with the input is found before the first step
-    from jbid.deblur import check_size
+    # what can be wrong with the input and does not need the pictures themselves is found before the first step
+    from jbid.deblur import check_finish, check_size, prepare, report, start_file
 
-    stems: dict[str, Path] = {}
-    pictures: dict[str, np.ndarray] = {}
-    for path in args.images:
-        if path.stem in stems:
-            raise ValueError(
-                f"{path} and {stems[path.stem]} would both be written as {path.stem}_sharp.png; rename one"
-            )
-        stems[path.stem] = path
-        pictures[path.stem] = im.read(path)
+    begins = start_file(settings.start)
+    given = im.read_kernel(begins) if begins else None
+    files, wrong = _pictures(args.images, args.out)
+    sizes: dict[Path, tuple[int, int]] = {}
+    for path in files:
         try:
-            check_size(pictures[path.stem].shape, settings.kernel_size)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            width, height = im.size(path)
+            check_size((height, width), settings.kernel_size)
+            check_finish(settings, (height, width))
+            sizes[path] = (height, width)
+        except (ValueError, OSError) as error:
+            wrong.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    if not sizes:
+        raise ValueError("; ".join(wrong))
     out = out_dir(args.out)
+    for line in wrong:
+        complain(line)
 
     import jax
 
     batch = args.batch or (1 if jax.default_backend() == "cpu" else 8)
-    by_shape: dict[tuple, list[str]] = {}
-    for stem, picture in pictures.items():
-        by_shape.setdefault(picture.shape, []).append(stem)
-    groups = [stems[i : i + batch] for stems in by_shape.values() for i in range(0, len(stems), batch)]
+    by_shape: dict[tuple, list[Path]] = {}
+    for path, shape in sizes.items():
+        by_shape.setdefault(shape, []).append(path)
+    groups = [paths[i : i + batch] for paths in by_shape.values() for i in range(0, len(paths), batch)]
+
+    def write(path, photo, task, answer, complete, name):
+        suffix = ".tif" if path.suffix.lower() in (".tif", ".tiff") else ".png"
+        sharp = out / f"{path.stem}_sharp{suffix}"
+        im.write_photo(sharp, photo._replace(image=answer.image))
+        im.write_kernel(out / f"{path.stem}_kernel.png", answer.kernel)
+        told = report(answer, task)
+        if answer.spread is not None:
+            # white is a tenth of the range
+            im.write(out / f"{path.stem}_spread.png", np.clip(answer.spread * 10, 0, 1)[..., None])
+        content = {"input": path.name, "settings": settings._asdict()}
+        content |= {"known_kernel": args.kernel.name if args.kernel else None, **versions_and_device(), **told}
+        content |= {"notes": list(photo.notes), "complete": complete, "identity": name}
+        write_json(out / f"{path.stem}.json", content)
+        for note in photo.notes:
+            print(f"{path.stem}: {note}")
+        if settings.seeds > 1:
+            print(candidate_table(answer.candidates))
+        for warning in answer.warnings:
+            print(f"jbid: warning: {path.name}: {warning}", file=sys.stderr)
+        size = f"kernel {task.kernel_size}x{task.kernel_size}"
+        print(f"{path.stem}: {size}, {told['steps_done']} steps, {answer.seconds:.0f} s, {answer.chosen} -> {sharp}")
+
     with interruptible() as asked:
         for group in groups:
-            names = {stem: identity(settings, pictures[stem], kernel) for stem in group}
-            reports = {stem: read_json(out / f"{stem}.json") for stem in group}
-            if args.resume and all(
-                reports[s].get("identity") == names[s] and reports[s].get("complete") for s in group
-            ):
-                print(f"{', '.join(group)}: done before, skipped")
-                continue
-            folder = out / ".jbid" / hashlib.sha256("".join(names.values()).encode()).hexdigest()[:16]
-            answers, complete = launch(
-                [pictures[s] for s in group],
-                settings,
-                kernel=kernel,
-                name=group[0] if len(group) == 1 else f"{group[0]} and {len(group) - 1} more",
-                folder=folder,
-                resume=args.resume,
-                seconds=args.checkpoint_every,
-                asked=asked,
-            )
-            for stem, answer in zip(group, answers):
-                im.write(out / f"{stem}_sharp.png", answer.image)
-                im.write_kernel(out / f"{stem}_kernel.png", answer.kernel)
-                write_json(
-                    out / f"{stem}.json",
-                    {
-                        "input": stems[stem].name,
-                        "settings": settings._asdict(),
-                        "known_kernel": args.kernel.name if args.kernel else None,
-                        **versions_and_device(),
-                        "seconds": round(answer.seconds, 2),
-                        "steps_done": len(answer.losses),
-                        "complete": complete,
-                        "loss": _last(answer.losses),
-                        "seed": answer.seed,
-                        "identity": names[stem],
-                    },
+            ready = {}
+            for path in group:
+                try:
+                    photo = im.read_photo(path)
+                    name = identity(settings, photo.image, kernel, given)
+                    before = read_json(out / f"{path.stem}.json")
+                    if args.resume and before.get("identity") == name and before.get("complete"):
+                        print(f"{path.stem}: done before, skipped")
+                        continue
+                    print(f"{path.stem}: making ready", file=sys.stderr)
+                    task = prepare(photo.image, settings, kernel=kernel)
+                except (ValueError, OSError, MemoryError) as error:
+                    wrong.append(str(error))
+                    complain(str(error) if str(path) in str(error) else f"{path}: {error}")
+                    continue
+                # the task holds the picture from here on
+                ready[path] = (photo._replace(image=np.zeros((0, 0, 1), np.float32)), task, name)
+                if asked:
+                    return INTERRUPTED
+            alike: dict[tuple, list[Path]] = {}
+            for path, (_, task, _) in ready.items():
+                alike.setdefault((task.observed.shape, task.kernel_size), []).append(path)
+            for paths in alike.values():
+                names = "".join(ready[p][2] for p in paths)
+                folder = out / ".jbid" / hashlib.sha256(names.encode()).hexdigest()[:16]
+                answers, complete = launch(
+                    [ready[p][1] for p in paths],
+                    settings,
+                    name=paths[0].stem if len(paths) == 1 else f"{paths[0].stem} and {len(paths) - 1} more",
+                    folder=folder,
+                    resume=args.resume,
+                    seconds=args.checkpoint_every,
+                    asked=asked,
                 )
-                done = f"{len(answer.losses)} steps, {answer.seconds:.0f} s, seed {answer.seed}"
-                print(f"{stem}: {done} -> {out / stem}_sharp.png")
-            if not complete:
-                print("stopped early; --resume with the same arguments goes on from here")
-                return INTERRUPTED
-            shutil.rmtree(folder, ignore_errors=True)
-            if asked:
-                return INTERRUPTED
+                for path, answer in zip(paths, answers):
+                    photo, task, name = ready[path]
+                    write(path, photo, task, answer, complete, name)
+                if not complete:
+                    print("stopped early; --resume with the same arguments goes on from here")
+                    return INTERRUPTED
+                shutil.rmtree(folder, ignore_errors=True)
+                if asked:
+                    return INTERRUPTED
     shutil.rmtree(out / ".jbid", ignore_errors=True)
-    return 0
+    return 2 if wrong else 0
 
 
-def _last(losses: np.ndarray) -> list[float | None]:
-    """The last loss of each seed; None for one that is not a number, which JSON has no word for."""
-    return [float(v) if np.isfinite(v) else None for v in losses[-1]] if len(losses) else []
+def complain(text: str) -> None:
+    """One line of error."""
+    print(f"jbid: error: {' '.join(text.split())}", file=sys.stderr)
+
+
+def candidate_table(candidates: Sequence[Candidate]) -> str:
+    """What was chosen from, the chosen one first."""
+    from tabulate import tabulate
+
+    rows = [
+        [c.name, c.failure or round(c.terms.score, 2), c.loss, c.terms.whiteness, c.terms.flatness] for c in candidates
+    ]
+    return tabulate(rows, ["answer", "score (lower is better)", "loss", "whiteness", "flatness"], floatfmt=".5g")
 
 
 def _blur(args: argparse.Namespace) -> int:

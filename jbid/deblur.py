@@ -1,4 +1,4 @@
-"""From blurred pictures to sharp ones: colour, method, choice among seeds, finish."""
+"""From blurred pictures to sharp ones: colour, patch, start, kernel size, method, choice, finish."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import images as im
+from jbid.auto import Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
 from jbid.checkpoint import Checkpoint
-from jbid.finish import finish
-from jbid.run import Progress, compiled, run
+from jbid.run import Progress, Result, compiled, run
+from jbid.score import aligned_mean
 from jbid.settings import Settings, build
+from jbid.start import sparse_latent
+from jbid.tiles import Region, finish_large, informative
 from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
 
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
+
+
+class Task(NamedTuple):
+    """A picture made ready: what the kernel is estimated from, and where that sets out."""
+
+    picture: NDArray[np.float32]  # h w c, in linear light if asked for
+    region: Region  # of the picture, that the kernel is estimated from
+    observed: NDArray[np.float32]  # the region, luma or colour
+    kernel_size: int
+    start: NDArray[np.float32] | None  # kernel_size squared, sum one; None for a random start
+    known: bool  # whether `start` is the true kernel, to be kept
+    edges: EdgeStart | None  # how start or size were found
+    seconds: float
 
 
 class Deblurred(NamedTuple):
@@ -29,19 +46,69 @@ class Deblurred(NamedTuple):
 
     image: NDArray[np.float32]  # h w c, in [0, 1]: finished if asked for
     kernel: NDArray[np.float32]  # sums to one
-    network_image: NDArray[np.float32]  # h w c: the method's own, not finished
+    network_image: NDArray[np.float32] | None  # of the region: the network's own, not finished
     losses: NDArray[np.float32]  # steps done, seeds
-    seed: int  # the chosen one
-    seconds: float  # this picture's share of the launch and of the finish
+    chosen: str  # "seed 3", "start", "mean of seeds" or "known kernel"
+    candidates: list[Candidate]  # what was chosen from, the chosen one first
+    kernels: list[NDArray[np.float32]]  # theirs; empty where no network ran
+    spread: NDArray[np.float32] | None  # of the region: standard deviation over the good seeds
+    warnings: tuple[str, ...]
+    seconds: float  # this picture's share of the launch, and its start and finish
 
 
-def check_size(shape: Sequence[int], kernel_size: int) -> None:
+def check_size(shape: Sequence[int], kernel_size: int | str) -> None:
     """Raise ValueError where a picture of this shape is too small to deblur with such a kernel."""
     h, w = shape[:2]
     if min(h, w) < SMALLEST:
         raise ValueError(f"got an image of {w}x{h} pixels, expected at least {SMALLEST}x{SMALLEST}")
-    if kernel_size > min(h, w):
+    if not isinstance(kernel_size, str) and kernel_size > min(h, w):
         raise ValueError(f"kernel size {kernel_size} is larger than the image of {w}x{h}; use a smaller one")
+
+
+def _region(picture: NDArray, settings: Settings) -> Region:
+    h, w = picture.shape[:2]
+    if settings.region is not None:
+        region = Region(*settings.region)
+        if region.x + region.width > w or region.y + region.height > h:
+            raise ValueError(f"region {','.join(map(str, region))} reaches beyond the picture of {w}x{h} pixels")
+        return region
+    return informative(picture, settings.patch) if settings.patch else Region(0, 0, w, h)
+
+
+def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = None) -> Task:
+    """The task of a picture (h, w, c), float in [0, 1]: patch chosen, start and kernel size found.
+
+    A given `kernel` (odd and square) is kept as it is. Raises ValueError for a picture, region or starting kernel that
+    does not go with the kernel size.
+    """
+    began = time.perf_counter()
+    picture = np.asarray(picture, np.float32)
+    check_size(picture.shape, settings.kernel_size)
+    if settings.linear:
+        picture = im.to_linear(picture)
+    region = _region(picture, settings)
+    part = region.of(picture)
+    check_size(part.shape, settings.kernel_size)
+    size = None if settings.kernel_size == "auto" else int(settings.kernel_size)
+    edges, start = None, None
+    if kernel is not None:
+        size, start = kernel.shape[0], np.asarray(kernel, np.float32)
+    elif settings.start not in ("random", "uniform", "edges"):
+        given = im.read_kernel(settings.start)
+        start = fitted_to(given, size or ladder_size(max(given.shape)))
+    elif settings.start == "edges" or size is None:
+        edges = edge_start(im.luma(part)[..., 0], size)
+        if size is None and settings.preset == "instant":
+            # no network to leave room for
+            size = edges.kernel.shape[0]
+        size = size or min(ladder_size(edges.kernel.shape[0]), (min(part.shape[:2]) - 1) // 2 * 2 + 1)
+        start = fitted_to(edges.kernel, size) if settings.start == "edges" else None
+    size = size or (0 if start is None else start.shape[0])
+    if settings.start == "uniform" and kernel is None:
+        start = np.full((size, size), 1 / size**2, np.float32)
+    check_size(part.shape, size)
+    observed = im.luma(part) if settings.colour == "luma" else part
+    return Task(picture, region, observed, size, start, kernel is not None, edges, time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=8)
@@ -53,7 +120,129 @@ def _method(settings_json: str, channels: int, kernel_bytes: bytes | None) -> Me
     return over_images(over_seeds(build(settings, channels, kernel)))
 
 
-_finish = functools.lru_cache(maxsize=1)(lambda: compiled(finish))
+def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
+    """The method on tasks of one shape and kernel size, in one launch of images x seeds."""
+    first = tasks[0]
+    known = first.start.tobytes() if first.known and first.start is not None else None
+    # what is decided already must not make a new method
+    same = settings._replace(kernel_size=first.kernel_size, patch=0, region=None, start="", seed=0)
+    method = _method(json.dumps(same._asdict()), first.observed.shape[-1], known)
+    keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
+    keys = jnp.broadcast_to(keys, (len(tasks), settings.seeds))
+    starts = None
+    if known is None and first.start is not None:
+        starts = jnp.asarray(np.stack([task.start for task in tasks if task.start is not None]))
+    observed = jnp.asarray(np.stack([task.observed for task in tasks]))
+    return run(method, keys, observed, settings.steps, start=starts, **options)
+
+
+@functools.cache
+def _deconvolver():
+    return compiled(jax.vmap(sparse_latent, (None, 0)))
+
+
+def solve(
+    tasks: Sequence[Task],
+    settings: Settings,
+    *,
+    on_chunk: Callable[[Progress], bool | None] | None = None,
+    on_tile: Callable[[int, int], object] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Deblurred]:
+    """Optimise tasks whose observed parts and kernels have one size together, choose, and restore the pictures.
+
+    Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
+    mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
+    the picture is deconvolved with the chosen kernel, else the answer is the best seed's own image. With "luma" the
+    network sees full-range Y alone, and that image takes its chroma from the blurred picture.
+    """
+    began = time.perf_counter()
+    result = None
+    if settings.steps:
+        result = _optimised(tasks, settings, on_chunk=on_chunk, checkpoint=checkpoint)
+        restored = jax.device_get(result.restored)
+    share = (time.perf_counter() - began) / len(tasks)
+    answers = []
+    for i, task in enumerate(tasks):
+        began = time.perf_counter()
+        if result is None:
+            assert task.start is not None
+            candidates = task.edges.candidates if task.edges else []
+            kernel, own, spread = task.start, None, None
+            kernels: list[NDArray] = []
+            losses = np.zeros((0, 1), np.float32)
+        else:
+            losses = result.losses[:, i]
+            own, candidates, kernels, spread = _chosen(task, settings, restored.image[i], restored.kernel[i], losses)
+            kernel = kernels[0]
+        image = _picture(task, settings, kernel, own, on_tile)
+        warnings: tuple[str, ...] = (task.edges.warning,) if task.edges and task.edges.warning else ()
+        chosen = candidates[0].name if candidates else "known kernel"
+        if candidates and candidates[0].failure:
+            warnings += (f"every answer failed; the least bad one is kept ({candidates[0].failure})",)
+        seconds = task.seconds + share + time.perf_counter() - began
+        answers.append(Deblurred(image, kernel, own, losses, chosen, candidates, kernels, spread, warnings, seconds))
+    return answers
+
+
+def _chosen(
+    task: Task, settings: Settings, images: NDArray, kernels: NDArray, losses: NDArray
+) -> tuple[NDArray, list[Candidate], list[NDArray], NDArray | None]:
+    """The network image kept, all candidates and their kernels in order, the spread over seeds that did not fail."""
+    gray = im.luma(task.observed)[..., 0]
+    seeds = [f"seed {settings.seed + s}" for s in range(settings.seeds)]
+    names, pool = list(seeds), [np.asarray(k) for k in kernels]
+    by_name = dict(zip(seeds, images))
+    clean = [np.where(np.isfinite(k), k, 0) for k in pool]
+    latents = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.stack(clean)))
+    shown = [im.luma(x)[..., 0] for x in images]
+    judged = judge(gray, list(latents), pool, names, shown)
+    good = [s for s, c in enumerate(judged) if not c.failure]
+    spread = None
+    if task.known:
+        # one kernel for all, so nothing to judge but how well each network came down
+        last = losses[-1] if len(losses) else np.zeros(len(seeds))
+        judged = [c._replace(loss=float(v)) for c, v in zip(judged, last)]
+        order = sorted(range(len(seeds)), key=lambda s: (not np.isfinite(last[s]), last[s]))
+        return images[order[0]], [judged[s] for s in order], [pool[s] for s in order], None
+    if len(good) > 1:
+        onto = pool[good[0]]
+        moved = np.stack([aligned_mean([pool[s]], onto) for s in good])
+        aligned = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(moved)))
+        half = task.kernel_size // 2
+        spread = aligned.std(0)[half : half + gray.shape[0], half : half + gray.shape[1]]
+    if settings.finish:
+        if len(good) > 1:
+            names.append("mean of seeds")
+            pool.append(aligned_mean([pool[s] for s in good], onto))
+        if task.start is not None and task.edges is not None:
+            names.append("start")
+            pool.append(task.start)
+        if len(pool) > len(seeds):
+            more = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(np.stack(pool[len(seeds) :]))))
+            judged = judge(gray, [*latents, *more], pool, names, [*shown, *more])
+    for s in range(len(seeds) if len(losses) else 0):
+        judged[s] = judged[s]._replace(loss=float(losses[-1, s]))
+    order = chosen_first(judged)
+    # the network image of the best seed, also where another kernel is kept
+    seed = next(names[j] for j in order if names[j] in by_name)
+    return by_name[seed], [judged[j] for j in order], [pool[j] for j in order], spread
+
+
+def _picture(task: Task, settings: Settings, kernel: NDArray, own: NDArray | None, on_tile) -> NDArray:
+    if settings.finish or own is None:
+        image = finish_large(task.picture, kernel, on_tile=on_tile)
+    elif settings.colour == "luma" and task.picture.shape[-1] == 3:
+        image = im.to_rgb(np.concatenate([own, im.to_ycbcr(task.picture)[..., 1:]], -1))
+    else:
+        image = own
+    return im.from_linear(np.clip(image, 0, 1)) if settings.linear else image
+
+
+def check_finish(settings: Settings, shape: Sequence[int]) -> None:
+    """Raise ValueError where the network's own image is asked for but covers a part of the picture alone."""
+    if not settings.finish and (settings.region or 0 < settings.patch < max(shape[:2])):
+        raise ValueError("--no-finish needs the network to see the whole picture: add --patch 0, without --region")
 
 
 def deblur(
@@ -61,35 +250,41 @@ def deblur(
     settings: Settings,
     *,
     kernel: NDArray | None = None,
-    on_chunk: Callable[[Progress], bool | None] | None = None,
-    checkpoint: Checkpoint | None = None,
+    **options: Any,
 ) -> list[Deblurred]:
-    """Deblur pictures of one shape (h, w, c), float in [0, 1], in one launch of images x seeds.
+    """Deblur pictures of one shape (h, w, c), float in [0, 1]: `prepare`, then `solve` for each kernel size found.
 
-    With `settings.colour` "luma", the method sees full-range Y alone, and the answer takes chroma from the blurred
-    picture, or, finished, from deconvolving each channel with the kernel found. Seed i starts from
-    `jax.random.key(settings.seed + i)`; the seed with the smallest final loss is chosen. A given `kernel`
-    (kernel_size squared) is held fixed. Raises ValueError for pictures that are too small.
+    `options` are those of `solve`. Raises ValueError for what cannot be deblurred.
     """
-    pictures = np.stack([np.asarray(i, np.float32) for i in images])
-    check_size(pictures.shape[1:], settings.kernel_size)
-    start = time.perf_counter()
-    observed = np.stack([im.luma(p) for p in pictures]) if settings.colour == "luma" else pictures
-    known = None if kernel is None else np.asarray(kernel, np.float32).tobytes()
-    method = _method(json.dumps(settings._asdict()), observed.shape[-1], known)
-    keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
-    keys = jnp.broadcast_to(keys, (len(pictures), settings.seeds))
-    result = run(method, keys, jnp.asarray(observed), settings.steps, on_chunk=on_chunk, checkpoint=checkpoint)
-    restored = jax.device_get(result.restored)
-    share = (time.perf_counter() - start) / len(pictures)
-    answers = []
-    for i, picture in enumerate(pictures):
-        start = time.perf_counter()
-        losses = result.losses[:, i]
-        best = int(np.nanargmin(losses[-1])) if len(losses) and np.isfinite(losses[-1]).any() else 0
-        own, k = restored.image[i, best], restored.kernel[i, best]
-        if settings.colour == "luma" and picture.shape[-1] == 3:
-            own = im.to_rgb(np.concatenate([own, im.to_ycbcr(picture)[..., 1:]], -1))
-        final = np.asarray(_finish()(jnp.asarray(picture), jnp.asarray(k))) if settings.finish else own
-        answers.append(Deblurred(final, k, own, losses, settings.seed + best, share + time.perf_counter() - start))
-    return answers
+    for picture in images:
+        check_finish(settings, picture.shape)
+    tasks = [prepare(picture, settings, kernel=kernel) for picture in images]
+    answers: dict[int, Deblurred] = {}
+    for size in sorted({task.kernel_size for task in tasks}):
+        at = [i for i, task in enumerate(tasks) if task.kernel_size == size]
+        answers |= zip(at, solve([tasks[i] for i in at], settings, **options))
+    return [answers[i] for i in range(len(tasks))]
+
+
+def report(answer: Deblurred, task: Task) -> dict[str, Any]:
+    """What a JSON file tells of an answer beside its settings."""
+    return {
+        "kernel_size": task.kernel_size,
+        "region": list(task.region),
+        "start": task.edges.told() if task.edges else None,
+        "chosen": answer.chosen,
+        "candidates": [candidate.told() for candidate in answer.candidates],
+        "spread_of_seeds": None if answer.spread is None else float(answer.spread.mean()),
+        "warnings": list(answer.warnings),
+        "steps_done": len(answer.losses),
+        "seconds": round(answer.seconds, 2),
+    }
+
+
+def start_file(start: str) -> Path | None:
+    """The kernel file that a start names, or None. Raises ValueError where it is neither a word nor a file."""
+    if start in ("random", "uniform", "edges"):
+        return None
+    if not Path(start).is_file():
+        raise ValueError(f"got start {start!r}, expected random, uniform, edges or the file of a kernel")
+    return Path(start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -66,7 +68,7 @@ def finish(
     kernel: Float[Array, "kh kw"],
     *,
     threshold: float = 0.002,
-    **options: float,
+    **options: Any,
 ) -> Float[Array, "h w c"]:
     """The sharp image on the observed window: `sparse_deconvolution` with a known kernel, clipped to [0, 1].
 

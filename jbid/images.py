@@ -78,8 +78,8 @@ def read_photo(path: str | Path) -> Photo:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with Image.open(path) as file:
-            notes = [f"the first of {file.n_frames} frames"] if getattr(file, "n_frames", 1) > 1 else []
-            info = dict(file.info)
+            notes = [f"the first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
+            info: dict[str, Any] = {str(key): value for key, value in file.info.items()}
             exif = file.getexif()
             orientation = exif.pop(_ORIENTATION, 1)
             pixels = _deep_pixels(path, file.format)
@@ -117,6 +117,24 @@ def read_photo(path: str | Path) -> Photo:
     if len(exif):
         metadata["exif"] = exif.tobytes()
     return Photo(pixels[..., :channels], bits, alpha, metadata, tuple(notes))
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an upright picture, from its file's header. Raises as `read_photo`."""
+    from PIL import Image
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(_ORIENTATION, 1) >= 5
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except Exception as error:
+        # TIFF files of 16 bits in colour are not known to Pillow
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return read_photo(path).image.shape[1::-1]
+        raise ValueError(f"{path}: not an image that can be read") from error
 
 
 def _deep_pixels(path: Path, kind: str | None) -> NDArray | None:
@@ -172,7 +190,7 @@ def write(path: str | Path, image: NDArray) -> None:
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:
-    """Write a PNG, TIFF or JPEG file (by its suffix; JPEG is 8-bit) with its alpha and metadata, clipped and rounded."""
+    """Write a PNG, TIFF or JPEG file (by its suffix; JPEG is 8-bit) with alpha and metadata, clipped and rounded."""
     from PIL import Image
 
     path = Path(path)
@@ -189,7 +207,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
         elif deep:
             _write_deep_png(temporary, pixels, photo.metadata)
         else:
-            options = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+            options: dict[str, Any] = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
             Image.fromarray(pixels).save(temporary, **_pillow_metadata(photo.metadata, suffix), **options)
 
 

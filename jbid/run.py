@@ -84,11 +84,14 @@ def run(
     blurred: Array,
     steps: int,
     *,
+    start: Array | None = None,
     chunk: int = CHUNK,
     on_chunk: Callable[[Progress], bool | None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
     """`steps` steps of `method` from `key` (typed keys, with the method's batch axes) on `blurred`.
+
+    `start` is a kernel (for each image, where they are batched) that the kernel generator is fitted to beforehand.
 
     Steps are driven `chunk` at a time: scanned on accelerators, one compiled step after the other on CPU, with the
     same result. `on_chunk` is called in between and stops the run by returning True. With `checkpoint`, the run starts
@@ -96,8 +99,8 @@ def run(
     like one that was never stopped.
     """
     init, advance, restore = _driver(method)
-    saved = checkpoint.load(jax.eval_shape(init, key, blurred)) if checkpoint else None
-    state, losses = saved if saved else (init(key, blurred), np.zeros((0, *key.shape), np.float32))
+    saved = checkpoint.load(jax.eval_shape(init, key, blurred, start)) if checkpoint else None
+    state, losses = saved if saved else (init(key, blurred, start), np.zeros((0, *key.shape), np.float32))
     stopped = False
     while len(losses) < steps and not stopped:
         t = len(losses)

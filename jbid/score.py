@@ -41,6 +41,9 @@ class Terms(NamedTuple):
         return sum(_WEIGHT[name] * getattr(self, name) / _SPREAD[name] for name in _WEIGHT)
 
 
+NO_TERMS = Terms(0.0, 0.0, 0.0, 0.0)
+
+
 def terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> Terms:
     """The terms for one gray picture (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
     blurred, latent, kernel = (np.asarray(v, float) for v in (blurred, latent, kernel))

@@ -15,16 +15,26 @@ from beartype.door import is_bearable
 
 
 class Settings(NamedTuple):
-    """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels."""
+    """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels.
+
+    kernel_size: odd side in pixels, or "auto": found from the picture. start: "random", "uniform", "edges" or the path
+    of a kernel. steps: none for the preset "instant". patch: side in pixels of the part that the kernel is estimated
+    from, 0 for the whole picture. region: x, y, width and height of that part, where the user chose it. linear: the
+    picture is sRGB and is restored in linear light.
+    """
 
     method: str = "selfdeblur"
-    preset: Literal["quick", "paper"] = "quick"
-    kernel_size: int = 31
+    preset: Literal["instant", "quick", "paper"] = "quick"
+    kernel_size: int | Literal["auto"] = "auto"
+    start: str = "edges"
+    patch: int = 0
+    region: tuple[int, int, int, int] | None = None
     seeds: int = 1
     seed: int = 0
     steps: int = 0  # 0: the preset's
     colour: Literal["luma", "rgb"] = "luma"
     finish: bool = True
+    linear: bool = False
     options: dict[str, Any] = {}
 
 
@@ -68,11 +78,12 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
     from jbid.methods import METHODS, PRESETS
 
     sources = list(sources)
+    method_default = Settings().method
     base: dict[str, Any] = {}
     for source, values in sources:
         for name in ("method", "preset"):
             if name in values:
-                known = list(METHODS) if name == "method" else ["quick", "paper"]
+                known = list(METHODS) if name == "method" else list(PRESETS[method_default])
                 if values[name] not in known:
                     raise ValueError(f"{source}: got {name} {values[name]!r}, expected one of: {', '.join(known)}")
                 base[name] = values[name]
@@ -95,10 +106,15 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
                 near = difflib.get_close_matches(name, [*_HINTS, *hints], 1, 0.0)[0]
                 raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
     settings = Settings(**base, options=options)
-    for name, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
+    instant = settings.preset == "instant"
+    for name, least in (("seeds", 1), ("steps", 0 if instant else 1), ("seed", 0), ("patch", 0)):
         if getattr(settings, name) < least:
             raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
-    build(settings, 1)
+    if instant and (settings.steps or settings.seeds > 1 or settings.start != "edges" or not settings.finish):
+        raise ValueError("the preset instant has no network: no steps, seeds, start or --no-finish; use --preset quick")
+    if settings.region is not None and (min(settings.region[:2]) < 0 or min(settings.region[2:]) < 1):
+        raise ValueError(f"got region {settings.region}, expected x,y,width,height in pixels within the picture")
+    build(settings if settings.kernel_size != "auto" else settings._replace(kernel_size=31), 1)
     return settings
 
 
@@ -107,6 +123,7 @@ def build(settings: Settings, out_channels: int, kernel=None):
     from jbid.methods import METHODS
 
     factory = METHODS[settings.method]
+    assert settings.kernel_size != "auto", "resolved for each picture before"
     return factory(
         settings.kernel_size, steps=settings.steps, out_channels=out_channels, kernel=kernel, **settings.options
     )

@@ -54,7 +54,7 @@ def _adjoint_differences(across: Array, down: Array) -> Array:
     return jnp.roll(across, 1, 1) - across + jnp.roll(down, 1, 0) - down
 
 
-def _laplacian_spectrum(shape: tuple[int, int]) -> Array:
+def _laplacian_spectrum(shape: tuple[int, ...]) -> Array:
     h, w = shape
     rows, columns = (2 - 2 * jnp.cos(2 * jnp.pi * jnp.arange(n) / m) for n, m in ((h, h), (w // 2 + 1, w)))
     return rows[:, None] + columns
@@ -146,7 +146,7 @@ def pruned(
 
 
 def centred(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
-    """The kernel moved by whole pixels so that its centre of mass lies at the centre; what leaves the square is lost."""
+    """The kernel moved by whole pixels so that its centre of mass is in the middle; what leaves the square is lost."""
     s = kernel.shape[0]
     at = jnp.arange(s)
     row, column = (jnp.round(jnp.sum(kernel.sum(axis) * at) / kernel.sum()).astype(int) for axis in (1, 0))
@@ -164,7 +164,7 @@ def _enlarged(kernel: Array, side: int) -> Array:
 
 
 def _odd(x: float) -> int:
-    return max(3, 2 * int(round((x - 1) / 2)) + 1)
+    return max(3, 2 * round((x - 1) / 2) + 1)
 
 
 def edge_kernel(
@@ -209,49 +209,48 @@ def edge_kernel(
     return kernel
 
 
+def sparse_latent(
+    picture: Float[Array, "h w"], kernel: Float[Array, "s s"], start: Float[Array, "H W"] | None = None
+) -> Float[Array, "H W"]:
+    """The latent image by a short `sparse_deconvolution` of a gray picture, scaled to `CONTRAST` meanwhile."""
+    scale = CONTRAST / jnp.maximum(jnp.std(picture), 1e-3)
+    y = (picture * scale)[..., None]
+    x = pad_edge(y, kernel.shape) if start is None else start[..., None] * scale
+    return sparse_deconvolution(y, kernel, x, rounds=3, iterations=10)[..., 0] / scale
+
+
 def refined(
     picture: Float[Array, "h w"],
     kernel: Float[Array, "s s"],
     size: Int[Array, ""],
     *,
-    rounds: int = 1,
     edge: float = 6e-3,
     ridge: float = 1e-3,
-    weight: float = 1e-4,
 ) -> Started:
-    """The kernel improved on the observed window alone: sparse deconvolution and a fit of k to strong edges, in turn.
+    """The kernel improved on the observed window alone, by a fit to the strong edges of its deconvolution.
 
-    x by `sparse_deconvolution`; k = argmin ||k * (m grad x) - grad y||^2 + ridge sum |m grad x|^2 ||k||^2 by conjugate
+    x by `sparse_latent`; k = argmin ||k * (m grad x) - grad y||^2 + ridge sum |m grad x|^2 ||k||^2 by conjugate
     gradients over the truncated convolution, m = 1 where |grad x|^2 > edge, else 0; then `pruned`. Without the
     selection of edges k would shrink to a delta. `edge` is in squared gray levels of a picture of standard deviation
-    `CONTRAST`.
+    `CONTRAST`. The answer's image goes with the new kernel.
     """
-    y = (picture * (CONTRAST / jnp.maximum(jnp.std(picture), 1e-3)))[..., None]
+    scale = CONTRAST / jnp.maximum(jnp.std(picture), 1e-3)
 
     def gradient(v):
-        return jnp.concatenate([jnp.diff(v, axis=1)[:-1], jnp.diff(v, axis=0)[:, :-1]], -1)
+        return jnp.stack([jnp.diff(v, axis=1)[:-1], jnp.diff(v, axis=0)[:, :-1]], -1) * scale
 
-    def deconvolved(kernel, x):
-        return sparse_deconvolution(y, kernel, x, weight=weight, rounds=3, iterations=10)
+    x = sparse_latent(picture, kernel)
+    g = gradient(x)
+    g = jnp.where(jnp.sum(g * g, -1, keepdims=True) > edge, g, 0)
 
-    target = gradient(y)
+    def predicted(k):
+        return blur(g, k)
 
-    def round_(_, carry):
-        kernel, x = carry
-        g = gradient(x)
-        g = jnp.where(jnp.sum(g * g, -1, keepdims=True) > edge, g, 0)
-
-        def predicted(k):
-            return blur(g, k)
-
-        adjoint = jax.linear_transpose(predicted, kernel)
-        damping = ridge * jnp.sum(g * g)
-        k = jax.scipy.sparse.linalg.cg(
-            lambda k: adjoint(predicted(k))[0] + damping * k, adjoint(target)[0], x0=kernel, tol=0.0, maxiter=15
-        )[0]
-        kernel = pruned(k, size)
-        return kernel, deconvolved(kernel, x)
-
-    x = deconvolved(kernel, pad_edge(y, kernel.shape))
-    kernel, x = jax.lax.fori_loop(0, rounds, round_, (kernel, x))
-    return Started(kernel, x[..., 0] * (jnp.maximum(jnp.std(picture), 1e-3) / CONTRAST))
+    adjoint = jax.linear_transpose(predicted, kernel)
+    damping = ridge * jnp.sum(g * g)
+    target = adjoint(gradient(picture))[0]
+    fitted = jax.scipy.sparse.linalg.cg(
+        lambda k: adjoint(predicted(k))[0] + damping * k, target, x0=kernel, tol=0.0, maxiter=15
+    )[0]
+    kernel = pruned(fitted, size)
+    return Started(kernel, sparse_latent(picture, kernel, x))

@@ -8,15 +8,18 @@ from jbid.types import Method
 
 
 def _batched(method: Method, blurred_axis: int | None) -> Method:
+    def init(key, blurred, start=None):
+        return jax.vmap(method.init, (0, blurred_axis, blurred_axis))(key, blurred, start)
+
     return Method(
-        jax.vmap(method.init, (0, blurred_axis)),
+        init,
         jax.vmap(method.step, (0, blurred_axis, None)),
         jax.vmap(method.restore, (0, blurred_axis)),
     )
 
 
 def over_seeds(method: Method) -> Method:
-    """The method with a leading seed axis on keys, states and results; all seeds share one `blurred`.
+    """The method with a leading seed axis on keys, states and results; all seeds share `blurred` and the start.
 
     Seed i of `keys` is the single run with `keys[i]`, up to rounding.
     """
@@ -24,7 +27,7 @@ def over_seeds(method: Method) -> Method:
 
 
 def over_images(method: Method) -> Method:
-    """The method with a leading image axis on keys, `blurred`, states and results; images must be of one size.
+    """The method with a leading image axis on keys, `blurred`, starts, states and results; images must be of one size.
 
     `over_images(over_seeds(method))` takes keys of shape (images, seeds).
     """

@@ -26,11 +26,13 @@ class Generator(NamedTuple):
     """A parametrised prior: `apply(params, code, key)` is an image or a kernel.
 
     `init(key, blurred)` draws parameters (optimised) and code (the fixed network input, not optimised). `apply` takes
-    a key for whatever is random at each step, or None for the plain output.
+    a key for whatever is random at each step, or None for the plain output. `fit(params, code, target)` gives
+    parameters with which the output is close to `target`; None where there are none to fit.
     """
 
     init: Callable[[Array, Array], tuple[Params, Any]]
     apply: Callable[[Params, Any, Array | None], Array]
+    fit: Callable[[Params, Any, Array], Params] | None = None
 
 
 # y = k * x, or whatever stands for it
@@ -65,11 +67,12 @@ class Restored(NamedTuple):
 class Method(NamedTuple):
     """A deblurring method as three pure functions.
 
-    `init(key, blurred)` is the state before the first step, `step(state, blurred, t)` the next state and what it told,
+    `init(key, blurred, start=None)` is the state before the first step, with the kernel generator fitted to the kernel
+    `start` if one is given; `step(state, blurred, t)` the next state and what it told,
     `restore(state, blurred)` the answer so far. The key of step t is `fold_in(state.key, t)`, so (state, t) is all
     that is needed to go on exactly as if never stopped.
     """
 
-    init: Callable[[Array, Array], State]
+    init: Callable[..., State]
     step: Callable[[State, Array, Array], tuple[State, Info]]
     restore: Callable[[State, Array], Restored]

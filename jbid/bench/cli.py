@@ -7,27 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import Parser, add_method_arguments, guarded
+from jbid.cli import Parser, add_method_arguments, guarded, kernel_size
+
+SETS = {"levin": "the 32 images of Levin et al. 2009", "lai": "the 100 uniformly blurred images of Lai et al. 2016"}
 
 
 def parser() -> argparse.ArgumentParser:
     top = Parser("python -m jbid.bench", description=jbid.bench.__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("levin", help="the 32 images of Levin et al. 2009", description=_levin.__doc__)
+    for name, description in SETS.items():
+        command = commands.add_parser(name, help=description, description=f"{description}: {_table.__doc__}")
+        _add_table_arguments(command, name)
+    return top
+
+
+def _kernel_size(text: str) -> int | str:
+    return text if text == "published" else kernel_size(text)
+
+
+def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
     add = command.add_argument
-    add("--data", type=Path, metavar="DIR", help="the set's folder (default: levin in $JBID_DATA)")
+    add("--data", type=Path, metavar="DIR", help=f"the set's folder (default: {name} in $JBID_DATA)")
     add_method_arguments(command)
-    add("--kernel-size", type=int, metavar="N", help="one size for all (default: SelfDeblur's for each kernel)")
+    sizes = "SelfDeblur's for each kernel" if name == "levin" else "the kernel files'"
+    add(
+        "--kernel-size", type=_kernel_size, metavar="N", help=f"auto (default), one size for all, or published: {sizes}"
+    )
     some = command.add_mutually_exclusive_group()
     some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
-    some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, e.g. im1_kernel1_img")
+    some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
     add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
-    add("--batch", type=int, metavar="B", help="images of one kernel size per launch (default: 1 on CPU, else 4)")
+    add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
+    add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
     add("--score", type=Path, metavar="DIR", help="score the <name>_x.png (and _k.png) files there, compute nothing")
-    add("--out", type=Path, metavar="FILE.json", help="default: levin_<method>_<preset>.json; images beside it")
+    add("--out", type=Path, metavar="FILE.json", help=f"default: {name}_<method>_<preset>.json; images beside it")
     add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
-    command.set_defaults(run=_levin)
-    return top
+    command.set_defaults(run=_table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: args.run(args))
 
 
-def _levin(args: argparse.Namespace) -> int:
+def _table(args: argparse.Namespace) -> int:
     """PSNR, SSIM, error ratio and kernel similarity by SelfDeblur's protocol, after the best shift within maxshift."""
-    from jbid.bench import levin
+    from jbid.bench import table
 
-    return levin.main(args)
+    return table.main(args)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import optax
 from jax import Array
 
 from jbid import losses
 from jbid.nets.mlp import KernelMLP
 from jbid.nets.skip import Skip, Squeezed
-from jbid.prior import deep_prior, fixed, uniform_code
+from jbid.prior import deep_prior, fixed, free_kernel, uniform_code
 from jbid.types import Estimate, Loss, Method
 
 HIDDEN = {"mlp": (1000,), "linear": (), "deep_mlp": (1000, 1000)}
@@ -37,13 +38,14 @@ def selfdeblur(
     skip_channels: int = 16,
     scales: int = 5,
     non_local: bool = True,
-    kernel_net: Literal["mlp", "linear", "deep_mlp", "skip"] = "mlp",
+    kernel_net: Literal["mlp", "linear", "deep_mlp", "skip", "free"] = "mlp",
     loss: Literal["mse_ssim", "mse_tv", "ssim"] = "mse_ssim",
     ssim_from: int = 1000,
     tv_weight: float | None = None,
     squared_tv: bool = False,
     image_lr: float = 1e-2,
     kernel_lr: float = 1e-4,
+    kernel_hold: int = 0,
     schedule: Literal["halve", "cosine"] = "halve",
     milestones: Sequence[int] = (2000, 3000, 4000),
     input_noise: float = 1e-3,
@@ -58,7 +60,8 @@ def selfdeblur(
 
     kernel_size: odd side of the square kernel in pixels. steps: used by the "cosine" schedule, which decays both
     learning rates to zero over them; "halve" halves both at each of `milestones`. kernel_net: Table 2's variants: "mlp"
-    (the method), "linear" (no hidden layer), "deep_mlp" (an extra one), "skip" (Double-DIP). loss: "mse_ssim" is MSE in
+    (the method), "linear" (no hidden layer), "deep_mlp" (an extra one), "skip" (Double-DIP); and "free", a softmax
+    over free logits. kernel_hold: steps in which the kernel stays where it starts. loss: "mse_ssim" is MSE in
     steps t < ssim_from and 1 - SSIM from then on; "mse_tv" the paper's MSE + tv_weight TV, tv_weight None meaning
     0.1 sigma with sigma estimated from y; "ssim" 1 - SSIM throughout. alternating: Algorithm 1 in place of 2.
     kernel: a known kernel, (kernel_size, kernel_size) with sum one, held fixed: the non-blind refinement.
@@ -80,15 +83,17 @@ def selfdeblur(
     shape = (kernel_size, kernel_size)
     if kernel is not None and kernel.shape != shape:
         raise ValueError(f"got a known kernel of shape {kernel.shape}, expected {shape}: set kernel_size to its size")
-    if kernel_net not in (*HIDDEN, "skip"):
-        raise ValueError(f"got kernel_net {kernel_net!r}, expected one of {', '.join((*HIDDEN, 'skip'))}")
+    if kernel_net not in (*HIDDEN, "skip", "free"):
+        raise ValueError(f"got kernel_net {kernel_net!r}, expected one of {', '.join((*HIDDEN, 'skip', 'free'))}")
     if schedule not in ("halve", "cosine"):
         raise ValueError(f"got schedule {schedule!r}, expected 'halve' or 'cosine'")
 
-    def adam(rate):
+    def adam(rate, hold=0):
         if schedule == "cosine":
-            return optax.adam(optax.cosine_decay_schedule(rate, steps))
-        return optax.adam(optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones}))
+            decayed = optax.cosine_decay_schedule(rate, steps)
+        else:
+            decayed = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
+        return optax.adam((lambda t: jnp.where(t < hold, 0.0, decayed(t))) if hold else decayed)
 
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
 
@@ -98,6 +103,8 @@ def selfdeblur(
     image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None)
     if kernel is not None:
         kernel_generator = fixed(kernel)
+    elif kernel_net == "free":
+        kernel_generator = free_kernel(shape)
     elif kernel_net == "skip":
         net = Squeezed(skip(output="softmax", non_local_from=None))
         kernel_generator = uniform_code(net, lambda blurred: (*shape, 8), noise=input_noise)
@@ -107,13 +114,24 @@ def selfdeblur(
         uniform_code(image_net, latent, noise=input_noise),
         kernel_generator,
         loss=_loss(loss, ssim_from, tv_weight, squared_tv),
-        tx=Estimate(adam(image_lr), adam(kernel_lr)),
+        tx=Estimate(adam(image_lr), adam(kernel_lr, kernel_hold)),
         alternating=alternating,
     )
 
 
-# Options of `selfdeblur` and the number of steps by preset. `quick` was tuned for two CPU cores: docs/experiments.md
+# Settings by preset. `quick` was tuned for two CPU cores: docs/experiments.md
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(steps=5000),
-    "quick": dict(steps=400, channels=32, ssim_from=80, kernel_lr=5e-4, schedule="cosine"),
+    "paper": dict(steps=5000, start="random"),
+    "quick": dict(
+        steps=250,
+        start="edges",
+        patch=384,
+        channels=32,
+        ssim_from=60,
+        kernel_lr=1e-4,
+        kernel_hold=60,
+        schedule="cosine",
+    ),
+    # the start and the finish alone
+    "instant": dict(steps=0, start="edges", patch=512),
 }

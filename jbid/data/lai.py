@@ -1,0 +1,46 @@
+"""The uniform set of Lai, Huang, Hu, Ahuja and Yang (CVPR 2016): 25 scenes, 4 kernels, 100 blurred colour images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jbid import images
+from jbid.data.levin import Item
+
+CATEGORIES = ("manmade", "natural", "people", "saturated", "text")
+NAMES = tuple(f"{c}_{i:02}_kernel_{k:02}" for c in CATEGORIES for i in range(1, 6) for k in range(1, 5))
+
+
+def root(data: str | Path | None) -> Path:
+    """The set's folder: `data`, or `lai` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
+    given = data or os.environ.get("JBID_DATA")
+    for folder in (Path(given), Path(given) / "lai") if given else ():
+        if all((folder / part).is_dir() for part in ("ground_truth", "kernels", "uniform")):
+            return folder
+    raise ValueError(
+        f"{given or 'no --data and no JBID_DATA'}: expected a folder with ground_truth/manmade_01.png.., "
+        "kernels/kernel_01.png.. and uniform/manmade_01_kernel_01.png.., as in the data of Lai et al. 2016"
+    )
+
+
+def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
+    """The named images in colour, kernels turned to those of a true convolution. Raises ValueError for others."""
+    folder = root(data)
+    items = []
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"no Lai image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
+        scene, number = name.split("_kernel_")
+        kernel = images.read_kernel(folder / "kernels" / f"kernel_{number}.png")[::-1, ::-1]
+        items.append(
+            Item(
+                name,
+                images.read(folder / "uniform" / f"{name}.png"),
+                images.read(folder / "ground_truth" / f"{scene}.png"),
+                kernel,
+                max(kernel.shape) | 1,
+            )
+        )
+    return items
