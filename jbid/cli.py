@@ -30,20 +30,7 @@ INTERRUPTED = 130
 
 
 def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
-    names = (
-        "method",
-        "preset",
-        "kernel_size",
-        "start",
-        "patch",
-        "region",
-        "seeds",
-        "seed",
-        "steps",
-        "colour",
-        "finish",
-    )
-    names += ("linear",)
+    names = [name for name in Settings._fields if name != "options"]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 

@@ -11,10 +11,12 @@ ROOT = Path(__file__).parent.parent / "jbid"
 # each may import from its own level (but methods never one another) and from those before it
 LEVELS = [
     {"types"},
-    {"blur", "noise", "motion", "metrics", "nets", "losses"},
+    {"blur", "noise", "motion", "metrics", "score", "nets", "losses"},
     {"prior", "transforms", "finish"},
+    {"start"},
     {"methods"},
     {"checkpoint", "run"},
+    {"auto", "tiles"},
     {"images", "allocator", "data", "settings"},
     {"deblur", "demo", "cli", "bench", "__main__"},
 ]
