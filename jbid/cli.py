@@ -403,7 +403,7 @@ def _deblur(args: argparse.Namespace) -> int:
                     if args.resume and before.get("identity") == name and before.get("complete"):
                         print(f"{path.stem}: done before, skipped")
                         continue
-                    print(f"{path.stem}: making ready", file=sys.stderr)
+                    print(f"{path.stem}: making ready", flush=True)
                     task = prepare(photo.image, settings, kernel=kernel)
                 except (ValueError, OSError, MemoryError) as error:
                     wrong.append(str(error))

@@ -311,4 +311,5 @@ def to_linear(image: NDArray) -> NDArray:
 
 def from_linear(light: NDArray) -> NDArray:
     """The inverse of `to_linear`."""
+    light = np.maximum(light, 0)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(light.dtype)

@@ -106,6 +106,9 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
                 near = difflib.get_close_matches(name, [*_HINTS, *hints], 1, 0.0)[0]
                 raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
     settings = Settings(**base, options=options)
+    if settings.start == "random" and "kernel_hold" in options:
+        # nothing to hold on to
+        options["kernel_hold"] = 0
     instant = settings.preset == "instant"
     for name, least in (("seeds", 1), ("steps", 0 if instant else 1), ("seed", 0), ("patch", 0)):
         if getattr(settings, name) < least:

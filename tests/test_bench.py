@@ -8,7 +8,14 @@ import pytest
 from jbid.bench.cli import main
 from jbid.data import levin
 
-TINY = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2"]
+TINY = [
+    "--set=channels=4",
+    "--set=skip_channels=2",
+    "--set=scales=1",
+    "--steps=2",
+    "--start=random",
+    "--kernel-size=published",
+]
 
 
 def test_official_results_score_as_published(levin_folder, tmp_path, capsys):

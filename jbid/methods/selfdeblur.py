@@ -123,13 +123,14 @@ def selfdeblur(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(steps=5000, start="random"),
     "quick": dict(
-        steps=250,
+        steps=150,
         start="edges",
         patch=384,
         channels=32,
-        ssim_from=60,
-        kernel_lr=1e-4,
-        kernel_hold=60,
+        ssim_from=50,
+        kernel_net="free",
+        kernel_lr=5e-3,
+        kernel_hold=50,
         schedule="cosine",
     ),
     # the start and the finish alone
