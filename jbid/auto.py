@@ -129,8 +129,10 @@ def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeSta
     rows, columns = support(kernel)
     extent = (rows.stop - rows.start, columns.stop - columns.start)
     warning = None
-    limit = size or max(s for s, _, _ in tried)
-    if size is None and max(extent) >= 0.9 * limit:
+    limit = max(s for s, _, _ in tried)
+    share = max(extent) / limit
+    # a kernel that is cut off leaves a residual with structure
+    if size is None and (share >= 0.9 or (share >= 0.7 and candidates[0].terms.whiteness > 0.15)):
         warning = (
             f"the blur may be larger than {limit} pixels, the most that is looked for in {picture.shape[1]}x"
             f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jbid.finish import finish
 from jbid.run import compiled
 
-TILE = 768  # pixels; the side of what is deconvolved at once, with a margin beyond
+TILE = 1024  # pixels; the side of what is deconvolved at once, with a margin beyond
 _finish = functools.lru_cache(maxsize=1)(lambda: compiled(finish))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageCms, ImageOps
 from skimage import io
 from skimage.color import rgb2yuv
 
@@ -60,3 +61,71 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+# once, as it holds the time of its making
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_read_upright_and_keeps_its_metadata(tmp_path, orientation):
+    pixels = rng().integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274], exif[271], exif[33432] = orientation, "Maker", "Somebody"
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, icc_profile=SRGB, dpi=(300, 300), quality=100)
+    photo = im.read_photo(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as file:
+        upright = np.asarray(ImageOps.exif_transpose(file))
+    np.testing.assert_array_equal(np.round(photo.image * 255), upright)
+    assert im.size(tmp_path / "a.jpg") == upright.shape[1::-1]
+    im.write_photo(tmp_path / "b.png", photo)
+    with Image.open(tmp_path / "b.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), upright)
+        kept = file.getexif()
+        assert file.info["icc_profile"] == SRGB and round(file.info["dpi"][0]) == 300
+        assert kept[271] == "Maker" and kept[33432] == "Somebody" and 274 not in kept
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_go_there_and_back(tmp_path, suffix, channels):
+    image = rng().integers(0, 65536, (9, 7, min(channels, 3))).astype(np.float32) / 65535
+    alpha = rng().random((9, 7)).astype(np.float32) if channels == 4 else None
+    photo = im.Photo(image, 16, alpha, {"icc_profile": SRGB, "dpi": (200, 200)})
+    im.write_photo(tmp_path / f"a.{suffix}", photo)
+    back = im.read_photo(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(back.image, image, atol=0.51 / 65535)
+    assert back.bits == 16 and back.metadata["icc_profile"] == SRGB
+    assert round(float(back.metadata["dpi"][0])) == 200
+    assert (back.alpha is None) == (alpha is None)
+    if alpha is not None:
+        np.testing.assert_allclose(back.alpha, alpha, atol=0.51 / 65535)
+    # other programs read the same
+    other = io.imread(tmp_path / f"a.{suffix}") if suffix == "tif" or channels == 1 else None
+    if other is not None:
+        np.testing.assert_allclose(other.reshape(9, 7, -1)[..., : min(channels, 3)] / 65535, image, atol=0.51 / 65535)
+
+
+def test_modes_that_are_converted(tmp_path):
+    pixels = rng().integers(0, 256, (8, 6, 4), dtype=np.uint8)
+    Image.fromarray(pixels, "CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    photo = im.read_photo(tmp_path / "cmyk.jpg")
+    assert photo.image.shape == (8, 6, 3) and "CMYK" in photo.notes[0] and "icc_profile" not in photo.metadata
+    frames = [Image.new("RGB", (6, 8), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    photo = im.read_photo(tmp_path / "moving.gif")
+    assert photo.image.shape[:2] == (8, 6) and "first of 3" in photo.notes[0]
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "gray.jpg")
+    assert im.read_photo(tmp_path / "gray.jpg").image.shape == (8, 6, 1)
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "alpha.png")
+    photo = im.read_photo(tmp_path / "alpha.png")
+    im.write_photo(tmp_path / "again.png", photo)
+    with Image.open(tmp_path / "again.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), pixels)
+
+
+def test_light_goes_there_and_back():
+    values = np.linspace(0, 1, 257).astype(np.float32)
+    np.testing.assert_allclose(im.from_linear(im.to_linear(values)), values, atol=1e-6)
+    # the middle gray of sRGB
+    assert im.to_linear(np.float32([0.5]))[0] == pytest.approx(0.21404, abs=1e-4)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from skimage import data, transform
+
+from jbid import start
+from jbid.auto import edge_start, fitted_to, ladder_size, support
+from jbid.blur import blur
+from jbid.metrics import kernel_similarity
+from jbid.motion import gaussian_process_kernel
+
+
+def scene(size=168, kernel_size=13, key=0, noise=0.0):
+    """A gray blurred picture and its kernel."""
+    kernel = np.asarray(gaussian_process_kernel(jax.random.key(key), kernel_size))
+    side = size + kernel_size - 1
+    sharp = transform.resize(data.camera()[:400, 100:500], (side, side), anti_aliasing=True).astype(np.float32)
+    y = np.asarray(blur(sharp[..., None], kernel))[..., 0]
+    return (y + noise * np.random.default_rng(0).standard_normal(y.shape)).astype(np.float32), kernel
+
+
+def test_connected_parts_are_those_of_scipy():
+    mask = np.random.default_rng(0).random((31, 31)) < 0.35
+    ours = np.asarray(start.connected(jnp.asarray(mask)))
+    theirs, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+    assert len(np.unique(ours)) == count + 1 and np.array_equal(ours > 0, theirs > 0)
+    for i in range(1, count + 1):
+        assert len(np.unique(ours[theirs == i])) == 1
+
+
+def test_pruning():
+    kernel = np.zeros((15, 15), np.float32)
+    kernel[5:9, 7] = 1  # the kernel
+    kernel[12, 12] = 0.3  # apart and light
+    kernel[5, 9] = 0.04  # weak
+    kernel[7, 0] = 5  # beyond the support
+    kernel[9, 3] = -1
+    found = np.asarray(start.pruned(jnp.asarray(kernel), jnp.asarray(13)))
+    expected = np.zeros((15, 15))
+    expected[5:9, 7] = 0.25
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    nothing = start.pruned(jnp.zeros((5, 5)), jnp.asarray(5))
+    assert nothing[2, 2] == 1 and nothing.sum() == 1
+
+
+def test_centring_moves_the_centre_of_mass_to_the_middle():
+    kernel = np.zeros((11, 11), np.float32)
+    kernel[1:4, 6:9] = np.random.default_rng(0).random((3, 3)) + 1
+    moved = np.asarray(start.centred(jnp.asarray(kernel)))
+    np.testing.assert_allclose(scipy.ndimage.center_of_mass(moved), 5, atol=0.5)
+    assert moved.sum() == pytest.approx(kernel.sum())
+
+
+def test_the_ridge_fit_finds_the_kernel_of_a_periodic_blur():
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.random((64, 60)), jnp.float32)
+    kernel = jnp.asarray(rng.random((7, 7)), jnp.float32)
+    transfer = start.transfer_function(kernel, image.shape)
+    blurred = jnp.fft.irfft2(transfer * jnp.fft.rfft2(image), image.shape)
+    np.testing.assert_allclose(start.ridge_kernel(image, blurred, 7, jnp.asarray(1e-3)), kernel, atol=1e-2)
+    expected = scipy.ndimage.convolve(np.asarray(image), np.asarray(kernel), mode="wrap")
+    np.testing.assert_allclose(blurred, expected, atol=1e-4)
+
+
+def test_l0_deconvolution_without_blur_keeps_edges_and_flattens_the_rest():
+    rng = np.random.default_rng(0)
+    clean = np.zeros((48, 48), np.float32)
+    clean[12:36, 12:36] = 1
+    noisy = clean + 0.02 * rng.standard_normal(clean.shape).astype(np.float32)
+    x = start.l0_deconvolution(jnp.asarray(noisy), jnp.ones((48, 25)), jnp.asarray(0.01))
+    np.testing.assert_allclose(x, clean, atol=0.05)
+    assert np.std(np.asarray(x)[16:32, 16:32]) < 0.005 < np.std(noisy[16:32, 16:32])
+
+
+def test_surroundings_join_smoothly():
+    picture = np.random.default_rng(0).random((20, 30)).astype(np.float32)
+    wide = np.asarray(start.surrounded(jnp.asarray(picture), (27, 36)))
+    np.testing.assert_array_equal(wide[:20, :30], picture)
+    assert np.abs(np.diff(np.concatenate([wide, wide[:1]])[19:], axis=0)).max() < np.abs(np.diff(picture, axis=0)).max()
+
+
+def test_settings_side_by_side_are_the_single_ones():
+    picture, _ = scene(96, 9)
+    several = start.EdgeSettings(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
+    estimate = partial(start.edge_kernel, side=13)
+    together = jax.jit(jax.vmap(estimate, (None, 0)))(picture, several)
+    single = jax.jit(estimate)
+    for i in range(2):
+        alone = single(picture, jax.tree.map(lambda v, i=i: v[i], several))
+        chex.assert_trees_all_close(together[i], alone, atol=5e-3)
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_the_kernel_and_its_size_are_found(key):
+    picture, kernel = scene(key=key)
+    found = edge_start(picture)
+    assert kernel_similarity(found.kernel, kernel) > 0.75
+    rows, columns = support(kernel > 0.05 * kernel.max())
+    true = (rows.stop - rows.start, columns.stop - columns.start)
+    assert np.abs(np.subtract(found.support, true)).max() <= 3 and found.warning is None
+    assert found.kernel.sum() == pytest.approx(1) and found.kernel.min() >= 0
+    # brightness and contrast must not matter
+    darker = edge_start(0.3 * picture + 0.1)
+    assert kernel_similarity(darker.kernel, kernel) > 0.75
+
+
+def test_a_given_size_is_kept():
+    picture, kernel = scene(96, 9)
+    found = edge_start(picture, 9)
+    assert found.kernel.shape == (9, 9) and kernel_similarity(found.kernel, kernel) > 0.7
+
+
+def test_a_blur_too_large_is_said_so():
+    picture, _ = scene(120, 45, key=3)
+    assert "larger" in (edge_start(picture).warning or "")
+
+
+def test_kernels_are_fitted_into_squares():
+    kernel = np.zeros((9, 9), np.float32)
+    kernel[0:3, 4:9] = 0.2
+    inside = fitted_to(kernel, 7)
+    assert inside.shape == (7, 7) and inside.sum() == pytest.approx(1)
+    assert [s.start for s in support(inside)] == [2, 1]
+    assert fitted_to(kernel, 3).shape == (3, 3)
+    assert [ladder_size(n) for n in (3, 9, 10, 100)] == [9, 13, 17, 105]
