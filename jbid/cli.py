@@ -478,5 +478,4 @@ def _demo(args: argparse.Namespace) -> int:
     """Blur a photo that ships with scikit-image, restore it blindly, print the gain and draw a panel."""
     from jbid.demo import demo
 
-    with interruptible() as asked:
-        return demo(out_dir(args.out), asked)
+    return demo(out_dir(args.out))
