@@ -21,6 +21,8 @@ SIZES = (19, 31, 51, 79)
 # (weight, ridge) of `EdgeSettings` that are tried for each support, and for one that is known
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0))
 SETTINGS_OF_ONE = (*SETTINGS, (4e-2, 20.0))
+# ... and in a second go, for pictures whose answer looks doubtful; large blurs need the stronger ridge
+SECOND_SETTINGS = ((1e-2, 40.0), (4e-2, 20.0))
 # Kernel sizes that networks are made for: a ladder, so that few shapes are compiled
 LADDER = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 KEPT = 2  # candidates that are refined to the end
@@ -49,6 +51,12 @@ class EdgeStart(NamedTuple):
     support: tuple[int, int]  # rows and columns that are not zero
     candidates: list[Candidate]  # the chosen one first
     warning: str | None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the answer looks unlike the good ones of the sets that the score was made on."""
+        terms = self.candidates[0].terms
+        return terms.flatness > -0.95 or terms.whiteness > 0.3
 
     def told(self) -> dict[str, Any]:
         """For a report."""
@@ -94,28 +102,42 @@ def fitted_to(kernel: NDArray, size: int) -> NDArray[np.float32]:
     return out / out.sum()
 
 
-def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeStart:
+def edge_start(
+    picture: NDArray[np.float32],
+    size: int | None = None,
+    *,
+    settings: Sequence[tuple[float, float]] | None = None,
+    before: EdgeStart | None = None,
+) -> EdgeStart:
     """A kernel from the edges of one gray picture (h, w) in [0, 1], of at most `size` pixels if that is given.
 
-    Candidates for all `SIZES` and `SETTINGS` are estimated and refined once side by side; the `KEPT` best ones are
-    refined further; the best of those is the answer (`jbid.score`).
+    Candidates for all `SIZES` and `settings` (weight and ridge) are estimated and refined once side by side; the `KEPT`
+    best ones are refined further; the best of those is the answer (`jbid.score`). The answer of an earlier go takes
+    part as one more candidate.
     """
     largest = max(9, min(picture.shape) // 4)
     if size is None:
         sizes = [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
-        tried = [(s, *setting) for s in sizes for setting in SETTINGS]
     else:
         # a little more room than the blur itself needs: a tight box is worse
-        tried = [(size + 8, *setting) for setting in SETTINGS_OF_ONE]
-    settings = EdgeSettings(*(jnp.asarray(column) for column in zip(*tried)))
+        sizes = [size + 8]
+    settings = settings or (SETTINGS if size is None else SETTINGS_OF_ONE)
+    tried = [(s, *setting) for s in sizes for setting in settings]
+    side = max(sizes)
+    several = EdgeSettings(*(jnp.asarray(column) for column in zip(*tried)))
     y = jnp.asarray(picture)
-    kernels = _estimator(max(s for s, _, _ in tried))(y, settings)
-    kernels, images = _refiner()(y, kernels, settings.size)
+    kernels, supports = _estimator(side)(y, several), several.size
+    if before is not None:
+        kernels = jnp.concatenate([kernels, fitted_to(before.kernel, side)[None]])
+        supports = jnp.append(supports, side)
+    kernels, images = _refiner()(y, kernels, supports)
     names = [f"size {s}, weight {w:g}, ridge {r:g}" for s, w, r in tried]
+    if before is not None:
+        names.append(f"before: {before.candidates[0].name}")
     pool, latents = list(np.asarray(kernels)), list(np.asarray(images))
     first = judge(picture, latents, pool, names)
     best = np.array(chosen_first(first)[:KEPT])
-    final, sides = kernels[best], settings.size[best]
+    final, sides = kernels[best], supports[best]
     for _ in range(REFINEMENTS - 1):
         final, images = _refiner()(y, final, sides)
     for i, k, x in zip(best, np.asarray(final), np.asarray(images)):
@@ -129,15 +151,20 @@ def edge_start(picture: NDArray[np.float32], size: int | None = None) -> EdgeSta
     rows, columns = support(kernel)
     extent = (rows.stop - rows.start, columns.stop - columns.start)
     warning = None
-    limit = max(s for s, _, _ in tried)
-    share = max(extent) / limit
+    share = max(extent) / side
     # a kernel that is cut off leaves a residual with structure
     if size is None and (share >= 0.9 or (share >= 0.7 and candidates[0].terms.whiteness > 0.15)):
         warning = (
-            f"the blur may be larger than {limit} pixels, the most that is looked for in {picture.shape[1]}x"
+            f"the blur may be larger than {side} pixels, the most that is looked for in {picture.shape[1]}x"
             f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"
         )
-    return EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, warning)
+    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, warning)
+    if found.doubtful and not warning and before is not None:
+        warning = (
+            "the blur that was found looks doubtful: there may be more blur or noise than can be handled; try --region "
+            "on a part with clear edges, --kernel-size, or --seeds"
+        )
+    return found._replace(warning=warning)
 
 
 def chosen_first(judged: Sequence[Candidate]) -> list[int]:

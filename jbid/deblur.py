@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import images as im
-from jbid.auto import Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
+from jbid.auto import SECOND_SETTINGS, Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
 from jbid.checkpoint import Checkpoint
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean
@@ -25,6 +25,7 @@ from jbid.tiles import Region, finish_large, informative
 from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
 
+EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
 
 
@@ -75,6 +76,20 @@ def _region(picture: NDArray, settings: Settings) -> Region:
     return informative(picture, settings.patch) if settings.patch else Region(0, 0, w, h)
 
 
+def _edges(picture: NDArray, part: NDArray, settings: Settings, size: int | None) -> EdgeStart:
+    """`edge_start` on enough of the picture; again with other settings, on more of it, where that looks doubtful."""
+
+    def gray(side):
+        chosen = settings.region is not None or not settings.patch
+        return im.luma(part if chosen else informative(picture, side).of(picture))[..., 0]
+
+    side = max(settings.patch, EDGE_PATCH)
+    edges = edge_start(gray(side), size)
+    if edges.doubtful:
+        edges = edge_start(gray(side * 3 // 2), size, settings=SECOND_SETTINGS, before=edges)
+    return edges
+
+
 def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = None) -> Task:
     """The task of a picture (h, w, c), float in [0, 1]: patch chosen, start and kernel size found.
 
@@ -97,7 +112,7 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         given = im.read_kernel(settings.start)
         start = fitted_to(given, size or ladder_size(max(given.shape)))
     elif settings.start == "edges" or size is None:
-        edges = edge_start(im.luma(part)[..., 0], size)
+        edges = _edges(picture, part, settings, size)
         if size is None and settings.preset == "instant":
             # no network to leave room for
             size = edges.kernel.shape[0]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jbid import images as im
+from jbid.auto import fitted_to
 from jbid.blur import blur, crop_centre
 from jbid.deblur import Deblurred, deblur
 from jbid.metrics import align
@@ -67,7 +68,7 @@ def panel(path: Path, blurred, answer: Deblurred, sharp, kernel, psnr_before: fl
         (f"restored blindly, {psnr_after:.1f} dB", answer.image),
         ("true", sharp),
         ("true kernel", kernel),
-        ("estimated", answer.kernel),
+        ("estimated", fitted_to(answer.kernel, max(KERNEL, len(answer.kernel)))),
     )
     for axis, (title, picture) in zip(axes, shown):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.ndim == 3 else None, interpolation="nearest")

@@ -123,14 +123,14 @@ def selfdeblur(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(steps=5000, start="random"),
     "quick": dict(
-        steps=150,
+        steps=120,
         start="edges",
         patch=384,
         channels=32,
-        ssim_from=50,
+        ssim_from=40,
         kernel_net="free",
         kernel_lr=5e-3,
-        kernel_hold=50,
+        kernel_hold=40,
         schedule="cosine",
     ),
     # the start and the finish alone
