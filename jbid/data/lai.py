@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from jbid import images
-from jbid.data.levin import Item
+from jbid.data.levin import Item, find
 
 CATEGORIES = ("manmade", "natural", "people", "saturated", "text")
 NAMES = tuple(f"{c}_{i:02}_kernel_{k:02}" for c in CATEGORIES for i in range(1, 6) for k in range(1, 5))
@@ -15,14 +14,10 @@ NAMES = tuple(f"{c}_{i:02}_kernel_{k:02}" for c in CATEGORIES for i in range(1, 
 
 def root(data: str | Path | None) -> Path:
     """The set's folder: `data`, or `lai` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
-    given = data or os.environ.get("JBID_DATA")
-    for folder in (Path(given), Path(given) / "lai") if given else ():
-        if all((folder / part).is_dir() for part in ("ground_truth", "kernels", "uniform")):
-            return folder
-    raise ValueError(
-        f"{given or 'no --data and no JBID_DATA'}: expected a folder with ground_truth/manmade_01.png.., "
-        "kernels/kernel_01.png.. and uniform/manmade_01_kernel_01.png.., as in the data of Lai et al. 2016"
+    layout = (
+        "ground_truth/manmade_01.png.., kernels/kernel_01.png.. and uniform/manmade_01_kernel_01.png.. of Lai et al."
     )
+    return find(data, "lai", ("ground_truth", "kernels", "uniform"), layout)
 
 
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:

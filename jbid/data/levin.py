@@ -29,16 +29,24 @@ class Item(NamedTuple):
     kernel_size: int  # KERNEL_SIZES'
 
 
+def find(data: str | Path | None, name: str, parts: Sequence[str], layout: str) -> Path:
+    """A set's folder, which has the folders `parts`: `data`, or `name` in it or in $JBID_DATA.
+
+    Raises ValueError that tells the `layout` where there is none.
+    """
+    given = data or os.environ.get("JBID_DATA")
+    for folder in (Path(given), Path(given) / name) if given else ():
+        if all((folder / part).is_dir() for part in parts):
+            return folder
+    raise ValueError(f"{given or 'no --data and no JBID_DATA'}: expected a folder with {layout}")
+
+
 def root(data: str | Path | None) -> Path:
     """The set's folder: `data`, or `levin` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
-    given = data or os.environ.get("JBID_DATA")
-    for folder in (Path(given), Path(given) / "levin") if given else ():
-        if all((folder / part).is_dir() for part in ("gt", "kernels", "blurry")):
-            return folder
-    raise ValueError(
-        f"{given or 'no --data and no JBID_DATA'}: expected a folder with gt/im1.png.., kernels/kernel1.png.. and "
-        "blurry/im1_kernel1_img.png.., as in the Levin data of the SelfDeblur release on GitHub"
+    layout = (
+        "gt/im1.png.., kernels/kernel1.png.. and blurry/im1_kernel1_img.png.., as in SelfDeblur's release on GitHub"
     )
+    return find(data, "levin", ("gt", "kernels", "blurry"), layout)
 
 
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
