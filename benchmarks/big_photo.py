@@ -27,7 +27,7 @@ from jbid.blur import blur
 from jbid.cli import versions_and_device, write_json
 from jbid.metrics import align
 from jbid.motion import gaussian_process_kernel
-from jbid.tiles import TILE, finish_large
+from jbid.tiles import TILE, TILE_OPTIONS, finish_large
 
 KERNEL = 31
 
@@ -75,7 +75,7 @@ def main() -> None:
     half = KERNEL // 2
     part = np.s_[: min(1400, blurred.shape[0]), : min(1400, blurred.shape[1])]
     truth = sharp[half : half + blurred.shape[0], half : half + blurred.shape[1]][part]
-    tiled, whole = (finish_large(blurred[part], found, tile=tile) for tile in (TILE, 10_000))
+    tiled, whole = (finish_large(blurred[part], found, tile=tile, options=TILE_OPTIONS) for tile in (TILE, 10_000))
     inner = np.s_[64:-64, 64:-64]
     scores = [align(im.luma(x[part])[..., 0], im.luma(truth)[..., 0]).psnr for x in (blurred, restored)]
     content = {

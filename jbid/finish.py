@@ -25,8 +25,8 @@ def sparse_deconvolution(
     *,
     weight: float = 1e-4,
     exponent: float = 0.8,
-    rounds: int = 5,
-    iterations: int = 15,
+    rounds: int = 8,
+    iterations: int = 25,
     epsilon: float = 0.005,
 ) -> Float[Array, "H W c"]:
     """argmin_x ||k * x - y||^2 + weight sum_j w_j |d_j x|^exponent over the latent image, set out from `start`.

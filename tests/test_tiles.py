@@ -9,7 +9,7 @@ from skimage import data
 
 from jbid.blur import blur
 from jbid.motion import gaussian_process_kernel
-from jbid.tiles import Region, _starts, _window, finish_large, informative
+from jbid.tiles import TILE_OPTIONS, Region, _starts, _window, finish_large, informative
 
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
@@ -30,7 +30,7 @@ def test_tiles_leave_no_seams():
     blurred = np.asarray(blur(sharp, kernel))
     calls = []
     tiled = finish_large(blurred, kernel, tile=256, on_tile=lambda done, of: calls.append((done, of)))
-    whole = finish_large(blurred, kernel, tile=1000)
+    whole = finish_large(blurred, kernel, tile=1000, options=TILE_OPTIONS)
     assert calls[-1][0] == calls[-1][1] == len(calls) > 2
     assert np.abs(tiled - whole)[32:-32, 32:-32].max() < 1 / 255
     # and tiles were not just one

@@ -14,9 +14,7 @@ NAMES = tuple(f"{c}_{i:02}_kernel_{k:02}" for c in CATEGORIES for i in range(1, 
 
 def root(data: str | Path | None) -> Path:
     """The set's folder: `data`, or `lai` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
-    layout = (
-        "ground_truth/manmade_01.png.., kernels/kernel_01.png.. and uniform/manmade_01_kernel_01.png.. of Lai et al."
-    )
+    layout = "ground_truth/manmade_01.png.., kernels/kernel_01.png.. and uniform/manmade_01_kernel_01.png.."
     return find(data, "lai", ("ground_truth", "kernels", "uniform"), layout)
 
 

@@ -43,9 +43,7 @@ def find(data: str | Path | None, name: str, parts: Sequence[str], layout: str) 
 
 def root(data: str | Path | None) -> Path:
     """The set's folder: `data`, or `levin` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
-    layout = (
-        "gt/im1.png.., kernels/kernel1.png.. and blurry/im1_kernel1_img.png.., as in SelfDeblur's release on GitHub"
-    )
+    layout = "gt/im1.png.., kernels/kernel1.png.. and blurry/im1_kernel1_img.png.. of SelfDeblur's release"
     return find(data, "levin", ("gt", "kernels", "blurry"), layout)
 
 
