@@ -65,8 +65,8 @@ def finish_large(
 
     Tiles overlap by 6 kernel sizes, at least 96 pixels; the outer third of an overlap, where a tile does not know what
     lies beyond it, is left out, and the rest blended linearly. A picture of at most `tile` pixels in both directions
-    is restored at once. `options` are those of `finish`; by default, tiles get fewer iterations, which costs up to 0.3 dB with large
-    kernels (docs/experiments.md). `on_tile(done, of)` is told of progress.
+    is restored at once. `options` are those of `finish`; by default, tiles get fewer iterations, which costs up to
+    0.3 dB with large kernels (docs/experiments.md). `on_tile(done, of)` is told of progress.
     """
     h, w = picture.shape[:2]
     k = jnp.asarray(kernel)
