@@ -193,7 +193,9 @@ def solve(
         image = _picture(task, settings, kernel, own, on_tile)
         warnings: tuple[str, ...] = (task.edges.warning,) if task.edges and task.edges.warning else ()
         chosen = candidates[0].name if candidates else "known kernel"
-        if candidates and candidates[0].failure:
+        if candidates and candidates[0].failure == "delta kernel":
+            warnings += ("no blur was found; the picture stays nearly as it was",)
+        elif candidates and candidates[0].failure:
             warnings += (f"every answer failed; the least bad one is kept ({candidates[0].failure})",)
         seconds = task.seconds + share + time.perf_counter() - began
         answers.append(Deblurred(image, kernel, own, losses, chosen, candidates, kernels, spread, warnings, seconds))

@@ -130,3 +130,18 @@ def test_kernels_are_fitted_into_squares():
     assert [s.start for s in support(inside)] == [2, 1]
     assert fitted_to(kernel, 3).shape == (3, 3)
     assert [ladder_size(n) for n in (3, 9, 10, 100)] == [9, 13, 17, 105]
+
+
+def test_a_second_go_takes_the_first_answer_along():
+    picture, _ = scene(96, 9)
+    first = edge_start(picture, 9)
+    # settings that see no edges at all
+    second = edge_start(picture, 9, settings=((5.0, 1e4),), before=first)
+    assert second.candidates[0].name == f"before: {first.candidates[0].name}"
+    assert kernel_similarity(second.kernel, first.kernel) > 0.9
+
+
+def test_a_sharp_picture_is_left_alone():
+    sharp = transform.resize(data.camera()[:400, 100:500], (168, 168), anti_aliasing=True).astype(np.float32)
+    found = edge_start(sharp)
+    assert found.candidates[0].failure == "delta kernel" and max(found.support) <= 5
