@@ -144,7 +144,7 @@ def test_refusals(options, words):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_the_protocol(name, blurred):
-    assert set(PRESETS[name]) == {"quick", "paper"}
+    assert set(PRESETS[name]) == {"instant", "quick", "paper"}
     method = METHODS[name](9)
     state = jax.eval_shape(method.init, jax.random.key(0), blurred)
     after, info = jax.eval_shape(method.step, state, blurred, jnp.asarray(0))
