@@ -77,16 +77,21 @@ def read_photo(path: str | Path) -> Photo:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with Image.open(path) as file:
-            notes = [f"the first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
-            info: dict[str, Any] = {str(key): value for key, value in file.info.items()}
-            exif = file.getexif()
-            orientation = exif.pop(_ORIENTATION, 1)
-            pixels = _deep_pixels(path, file.format)
+        file = _opened(path)
+        if file is None:
+            pixels, notes, info, exif = _deep_pixels(path, "TIFF"), [], {}, Image.Exif()
             if pixels is None:
-                file.info.pop("exif", None)
-                pixels, converted = _pillow_pixels(file, info)
-                notes += converted
+                raise ValueError("a TIFF of an unknown kind")
+        else:
+            with file:
+                notes = [f"the first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
+                info = {str(key): value for key, value in file.info.items()}
+                exif = file.getexif()
+                pixels = _deep_pixels(path, file.format)
+                if pixels is None:
+                    pixels, converted = _pillow_pixels(file, info)
+                    notes += converted
+        orientation = exif.pop(_ORIENTATION, 1)
         if orientation != 1:
             pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
     except Exception as error:  # every decoder has exceptions of its own
@@ -121,20 +126,31 @@ def read_photo(path: str | Path) -> Photo:
 
 def size(path: str | Path) -> tuple[int, int]:
     """Width and height of an upright picture, from its file's header. Raises as `read_photo`."""
-    from PIL import Image
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with Image.open(path) as file:
+        file = _opened(path)
+        if file is None:
+            return read_photo(path).image.shape[1::-1]
+        with file:
             turned = file.getexif().get(_ORIENTATION, 1) >= 5
             return (file.height, file.width) if turned else (file.width, file.height)
     except Exception as error:
-        # TIFF files of 16 bits in colour are not known to Pillow
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return read_photo(path).image.shape[1::-1]
         raise ValueError(f"{path}: not an image that can be read") from error
+
+
+def _opened(path: Path):
+    """The file as Pillow opens it; None for a TIFF of a kind that it does not know, such as floating-point colour."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            if file.read(4) in (b"II*\0", b"MM\0*"):
+                return None
+        raise
 
 
 def _deep_pixels(path: Path, kind: str | None) -> NDArray | None:

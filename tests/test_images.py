@@ -129,3 +129,10 @@ def test_light_goes_there_and_back():
     np.testing.assert_allclose(im.from_linear(im.to_linear(values)), values, atol=1e-6)
     # the middle gray of sRGB
     assert im.to_linear(np.float32([0.5]))[0] == pytest.approx(0.21404, abs=1e-4)
+
+
+def test_floating_point_colour_is_read(tmp_path):
+    pixels = rng().random((9, 7, 3)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "float.tif", pixels, photometric="rgb")
+    np.testing.assert_array_equal(im.read(tmp_path / "float.tif"), pixels)
+    assert im.size(tmp_path / "float.tif") == (7, 9)
