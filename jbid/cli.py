@@ -266,8 +266,9 @@ def launch(
     from jbid.deblur import solve
 
     def on_tile(done, total):
-        tiles.total = total
-        tiles.update(done - tiles.n if done > tiles.n else done)
+        if done == 1:
+            tiles.reset(total)
+        tiles.update()
         if asked:
             raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ from jbid import images as im
 from jbid.auto import SECOND_SETTINGS, Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
 from jbid.checkpoint import Checkpoint
 from jbid.run import Progress, Result, compiled, run
-from jbid.score import aligned_mean
+from jbid.score import aligned_mean, failure
 from jbid.settings import Settings, build
 from jbid.start import sparse_latent
 from jbid.tiles import Region, finish_large, informative
@@ -210,37 +210,33 @@ def _chosen(
     seeds = [f"seed {settings.seed + s}" for s in range(settings.seeds)]
     names, pool = list(seeds), [np.asarray(k) for k in kernels]
     by_name = dict(zip(seeds, images))
-    clean = [np.where(np.isfinite(k), k, 0) for k in pool]
-    latents = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.stack(clean)))
     shown = [im.luma(x)[..., 0] for x in images]
-    judged = judge(gray, list(latents), pool, names, shown)
-    good = [s for s, c in enumerate(judged) if not c.failure]
+    good = [s for s in range(len(seeds)) if failure(gray, shown[s], pool[s]) is None]
+
+    def deconvolved(kernels):
+        clean = np.stack([np.where(np.isfinite(k), k, 0) for k in kernels])
+        return np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(clean)))
+
     spread = None
+    if len(good) > 1 and not task.known:
+        moved = [aligned_mean([pool[s]], pool[good[0]]) for s in good]
+        half = task.kernel_size // 2
+        spread = deconvolved(moved).std(0)[half : half + gray.shape[0], half : half + gray.shape[1]]
+        if settings.finish:
+            names.append("mean of seeds")
+            pool.append(np.mean(moved, 0))
+    if settings.finish and not task.known and task.start is not None and task.edges is not None:
+        names.append("start")
+        pool.append(task.start)
+    latents = list(deconvolved(pool))
+    judged = judge(gray, latents, pool, names, [*shown, *latents[len(seeds) :]])
+    last = losses[-1] if len(losses) else np.full(len(seeds), np.nan)
+    judged[: len(seeds)] = [c._replace(loss=float(v)) for c, v in zip(judged, last)]
     if task.known:
         # one kernel for all, so nothing to judge but how well each network came down
-        last = losses[-1] if len(losses) else np.zeros(len(seeds))
-        judged = [c._replace(loss=float(v)) for c, v in zip(judged, last)]
         order = sorted(range(len(seeds)), key=lambda s: (not np.isfinite(last[s]), last[s]))
-        return images[order[0]], [judged[s] for s in order], [pool[s] for s in order], None
-    if len(good) > 1:
-        onto = pool[good[0]]
-        moved = np.stack([aligned_mean([pool[s]], onto) for s in good])
-        aligned = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(moved)))
-        half = task.kernel_size // 2
-        spread = aligned.std(0)[half : half + gray.shape[0], half : half + gray.shape[1]]
-    if settings.finish:
-        if len(good) > 1:
-            names.append("mean of seeds")
-            pool.append(aligned_mean([pool[s] for s in good], onto))
-        if task.start is not None and task.edges is not None:
-            names.append("start")
-            pool.append(task.start)
-        if len(pool) > len(seeds):
-            more = np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(np.stack(pool[len(seeds) :]))))
-            judged = judge(gray, [*latents, *more], pool, names, [*shown, *more])
-    for s in range(len(seeds) if len(losses) else 0):
-        judged[s] = judged[s]._replace(loss=float(losses[-1, s]))
-    order = chosen_first(judged)
+    else:
+        order = chosen_first(judged)
     # the network image of the best seed, also where another kernel is kept
     seed = next(names[j] for j in order if names[j] in by_name)
     return by_name[seed], [judged[j] for j in order], [pool[j] for j in order], spread

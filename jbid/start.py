@@ -181,7 +181,6 @@ def edge_kernel(
     picture = picture * (CONTRAST / jnp.maximum(jnp.std(picture), 1e-3))
     ridge = settings.ridge * (h * w / PIXELS)
     coarsest = max(0, math.ceil(math.log(5 / side) / math.log(RATIO)))
-    kernel = delta_kernel((3, 3))
     for level in range(coarsest, -1, -1):
         factor = RATIO**level
         s = _odd(side * factor)

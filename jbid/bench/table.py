@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -30,10 +28,9 @@ from jbid.cli import (
 from jbid.data import lai, levin
 from jbid.data.levin import Item
 from jbid.deblur import Deblurred, Task, prepare
-from jbid.finish import finish
 from jbid.metrics import Aligned, align, kernel_similarity
-from jbid.run import compiled
 from jbid.settings import Settings
+from jbid.tiles import finish_large
 
 OTHER_SHIFT = 5  # Levin's own; SelfDeblur's script uses 10
 
@@ -52,14 +49,9 @@ def protocol(max_shift: int) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def _finish():
-    return compiled(finish)
-
-
 def reference(item: Item, max_shift: int) -> Aligned:
     """`finish` with the true kernel, which error ratios are relative to."""
-    x = np.asarray(_finish()(jnp.asarray(im.luma(item.blurred)), jnp.asarray(item.kernel)))[..., 0]
+    x = finish_large(im.luma(item.blurred), item.kernel)[..., 0]
     return align(x, im.luma(item.sharp)[..., 0], max_shift=max_shift)
 
 
@@ -220,7 +212,7 @@ def _each(item: Item, task: Task, answer: Deblurred, max_shift: int) -> dict[str
     scores = {}
     for candidate, kernel in zip(answer.candidates, answer.kernels):
         if np.isfinite(kernel).all():
-            x = np.asarray(_finish()(jnp.asarray(im.luma(task.picture)), jnp.asarray(kernel)))[..., 0]
+            x = finish_large(im.luma(task.picture), kernel)[..., 0]
             aligned = align(np.round(x * 255) / 255, im.luma(item.sharp)[..., 0], max_shift=max_shift)
             scores[candidate.name] = aligned.psnr
     return scores
