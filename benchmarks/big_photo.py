@@ -84,7 +84,7 @@ def main() -> None:
         "pixels": [blurred.shape[1], blurred.shape[0]],
         "seconds": round(seconds, 1),
         "peak_resident_gib": round(peak, 2),
-        "kernel_size": told["kernel_size"],
+        "kernel_size": max(told["kernel_size"]),
         "true_kernel_size": KERNEL,
         "region": told["region"],
         "psnr_blurred_part": scores[0],

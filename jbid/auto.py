@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
+from jbid.noise import noise_level, without_impulses
 from jbid.run import compiled
 from jbid.score import NO_TERMS, Terms, failure, terms, with_agreement
 from jbid.start import EdgeSettings, edge_kernel, refined
@@ -27,6 +29,7 @@ SECOND_SETTINGS = ((1e-2, 40.0), (4e-2, 20.0))
 LADDER = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 KEPT = 2  # candidates that are refined to the end
 REFINEMENTS = 4
+NOISY = 0.004  # standard deviation beyond which a picture is smoothed before its edges are looked for
 
 
 class Candidate(NamedTuple):
@@ -73,6 +76,11 @@ def _estimator(side: int):
 
 
 @functools.cache
+def _cleaned():
+    return compiled(without_impulses)
+
+
+@functools.cache
 def _refiner():
     return compiled(jax.vmap(refined, (None, 0, 0)))
 
@@ -89,15 +97,16 @@ def support(kernel: NDArray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def fitted_to(kernel: NDArray, size: int) -> NDArray[np.float32]:
-    """The kernel in a square of `size`, its support in the middle; what does not fit is cut off. Sum one."""
+def fitted_to(kernel: NDArray, size: int | tuple[int, int]) -> NDArray[np.float32]:
+    """The kernel in a rectangle of `size`, its support in the middle; what does not fit is cut off. Sum one."""
+    sides = (size, size) if isinstance(size, int) else size
     part = kernel[support(kernel)]
-    for axis in (0, 1):
-        over = part.shape[axis] - size
+    for axis, side in enumerate(sides):
+        over = part.shape[axis] - side
         if over > 0:
-            part = part.take(range(over // 2, over // 2 + size), axis)
-    out = np.zeros((size, size), np.float32)
-    top, left = ((size - n) // 2 for n in part.shape)
+            part = part.take(range(over // 2, over // 2 + side), axis)
+    out = np.zeros(sides, np.float32)
+    top, left = ((side - n) // 2 for side, n in zip(sides, part.shape))
     out[top : top + part.shape[0], left : left + part.shape[1]] = part
     return out / out.sum()
 
@@ -119,14 +128,18 @@ def edge_start(
     if size is None:
         sizes = [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
     else:
-        # a little more room than the blur itself needs: a tight box is worse
-        sizes = [size + 8]
+        # a little more room than the blur itself needs, as a tight box is worse; and less, where that is too much
+        sizes = [*(s for s in SIZES if s < size), min(size + 8, max(largest | 1, size))]
     settings = settings or (SETTINGS if size is None else SETTINGS_OF_ONE)
     tried = [(s, *setting) for s in sizes for setting in settings]
     side = max(sizes)
     several = EdgeSettings(*(jnp.asarray(column) for column in zip(*tried)))
+    picture = np.asarray(_cleaned()(jnp.asarray(picture)[..., None])[..., 0])
     y = jnp.asarray(picture)
-    kernels, supports = _estimator(side)(y, several), several.size
+    # the estimate from edges needs smooth ones; what that takes from the kernel, the refinement brings back
+    noisy = float(noise_level(y[..., None])) > NOISY
+    smooth = jnp.asarray(scipy.ndimage.gaussian_filter(picture, 1.0)) if noisy else y
+    kernels, supports = _estimator(side)(smooth, several), several.size
     if before is not None:
         kernels = jnp.concatenate([kernels, fitted_to(before.kernel, side)[None]])
         supports = jnp.append(supports, side)

@@ -66,6 +66,14 @@ def crop_centre(image: Float[Array, "H W c"], kernel_shape: Sequence[int]) -> Fl
     return image[top : image.shape[0] - (kh - 1 - top), left : image.shape[1] - (kw - 1 - left)]
 
 
+def shifted(kernel: Float[Array, "kh kw"], down: Array, right: Array) -> Float[Array, "kh kw"]:
+    """The kernel moved by whole pixels, zeros where it was; what leaves its rectangle is lost."""
+    at = [jnp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
+    inside = [(i >= 0) & (i < n) for i, n in zip(at, kernel.shape)]
+    rows, columns = (jnp.clip(i, 0, n - 1) for i, n in zip(at, kernel.shape))
+    return jnp.where(inside[0][:, None] & inside[1], kernel[rows[:, None], columns], 0)
+
+
 def pad_edge(image: Float[Array, "h w c"], kernel_shape: Sequence[int]) -> Float[Array, "H W c"]:
     """A latent-sized image from an observed one, its edge pixels repeated; `crop_centre` undoes it."""
     kh, kw = kernel_shape

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.types import State
+
+def _is_key(x) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _as_bits(state: Any) -> Any:
+    """The state with its typed keys as arrays of numbers, which is how they can be stored."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
 class Checkpoint:
@@ -31,25 +39,31 @@ class Checkpoint:
         """Whether it is time to save again."""
         return time.monotonic() - self._last >= self._seconds
 
-    def save(self, state: State, losses: np.ndarray) -> None:
-        """Replace what is held by `state` after `len(losses)` steps."""
-        # typed keys are stored as their bits
-        tree = {"state": jax.device_get(state._replace(key=jax.random.key_data(state.key))), "losses": losses}
+    def save(self, state: Any, losses: np.ndarray, stopped: np.ndarray) -> None:
+        """Replace what is held by `state` after `len(losses)` steps, and by what was told on the way."""
+        tree = {"state": jax.device_get(_as_bits(state)), "losses": losses, "stopped": stopped}
         self._manager.save(len(losses), args=self._ocp.args.StandardSave(tree), force=True)
         self._last = time.monotonic()
 
-    def load(self, like: State) -> tuple[State, np.ndarray] | None:
-        """The state and losses held, or None. `like` has the shapes and dtypes of the state to expect."""
+    def load(self, like: Any, batch: tuple[int, ...]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        """The state, losses and stops held, or None.
+
+        `like` has the shapes and dtypes of the state to expect, `batch` is the shape of images and seeds.
+        """
         step = self._manager.latest_step()
         if step is None:
             return None
-        bits = jax.eval_shape(jax.random.key_data, like.key)
-        losses = jax.ShapeDtypeStruct((step, *like.key.shape), np.float32)
-        target = {"state": like._replace(key=bits), "losses": losses}
+        losses = jax.ShapeDtypeStruct((step, *batch), np.float32)
+        stopped = jax.ShapeDtypeStruct(batch, np.int32)
+        target = {"state": jax.eval_shape(_as_bits, like), "losses": losses, "stopped": stopped}
         tree = self._manager.restore(step, args=self._ocp.args.StandardRestore(target))
         # own buffers on the default device, as a fresh state has them
-        state = jax.tree.map(jnp.asarray, tree["state"])
-        return state._replace(key=jax.random.wrap_key_data(state.key)), np.asarray(tree["losses"])
+        state = jax.tree.map(
+            lambda x, kind: jax.random.wrap_key_data(jnp.asarray(x)) if _is_key(kind) else jnp.asarray(x),
+            tree["state"],
+            like,
+        )
+        return state, np.asarray(tree["losses"]), np.asarray(tree["stopped"])
 
     def close(self) -> None:
         """Wait for what is being written and let go of the directory."""

@@ -46,7 +46,7 @@ def settings_from(args: argparse.Namespace, extra: Sequence[tuple[str, dict]] = 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `deblur` and the benchmarks share."""
     add = parser.add_argument
-    add("--method", help="default: selfdeblur")
+    add("--method", help="selfdeblur (default) or robust, for noise and kernels of unknown size")
     add("--preset", help="instant: seconds, no network; quick (default): about a minute; paper: the published settings")
     add("--start", metavar="START", help="random, uniform, edges (default of quick) or the file of a kernel")
     add("--patch", type=int, metavar="N", help="estimate from the most informative N x N pixels; 0: from all")
@@ -61,7 +61,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
 
 def kernel_size(text: str) -> int | str:
     """The argument of --kernel-size."""
-    return text if text == "auto" else int(text)
+    return text if text in ("auto", "half") else int(text)
 
 
 def region(text: str) -> tuple[int, ...]:
@@ -88,7 +88,12 @@ def parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/*.jpg'")
     add_method_arguments(command)
-    add("--kernel-size", type=kernel_size, metavar="N", help="odd, in pixels; default: auto, found from the picture")
+    add(
+        "--kernel-size",
+        type=kernel_size,
+        metavar="N",
+        help="odd, in pixels; auto (default): found; half: half the picture",
+    )
     add("--region", type=region, metavar="X,Y,W,H", help="estimate from this part (pixels)")
     add("--linear", action="store_true", default=None, help="restore in linear light, for pictures in sRGB")
     add("--colour", choices=("luma", "rgb"), help="estimate from luma (default) or from all three channels")
@@ -101,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("blur", help="the forward model", description=_blur.__doc__)
     command.add_argument("images", nargs="+", type=Path, metavar="SHARP")
     command.add_argument("--kernel", type=Path, required=True, metavar="FILE")
+    noise = "gaussian:SIGMA, impulse:PROBABILITY, shot:RATE (levels in [0, 1], or low or high) or saturation"
+    command.add_argument("--noise", metavar="MODEL:LEVEL", help=noise)
+    command.add_argument("--seed", type=int, default=0, metavar="K", help="of the noise (default 0)")
     command.add_argument("--out", type=Path, default=Path("blurred"), metavar="DIR", help="default: ./blurred")
     command.set_defaults(run=_blur)
 
@@ -284,7 +292,7 @@ def launch(
                 answers = solve(tasks, settings, on_chunk=on_chunk, on_tile=on_tile, checkpoint=checkpoint)
     finally:
         checkpoint.close()
-    return answers, len(answers[0].losses) == settings.steps
+    return answers, answers[0].complete
 
 
 def _pictures(arguments: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
@@ -324,6 +332,7 @@ def _deblur(args: argparse.Namespace) -> int:
     the others are restored all the same.
     """
     from jbid import images as im
+    from jbid.methods import NON_BLIND
 
     kernel = None
     extra: list[tuple[str, dict]] = []
@@ -336,7 +345,8 @@ def _deblur(args: argparse.Namespace) -> int:
             raise ValueError(
                 f"--kernel-size {args.kernel_size} contradicts {args.kernel}, whose kernel has size {side}"
             )
-        extra = [("--kernel", {"kernel_size": side} | ({} if args.preset == "instant" else {"loss": "ssim"}))]
+        method = args.method if args.method in NON_BLIND else Settings().method
+        extra = [("--kernel", {"kernel_size": side} | ({} if args.preset == "instant" else NON_BLIND[method]))]
         args.kernel_size = None
     settings = settings_from(args, extra)
     if args.batch is not None and args.batch < 1:
@@ -390,7 +400,7 @@ def _deblur(args: argparse.Namespace) -> int:
             print(candidate_table(answer.candidates))
         for warning in answer.warnings:
             print(f"jbid: warning: {path.name}: {warning}", file=sys.stderr)
-        size = f"kernel {task.kernel_size}x{task.kernel_size}"
+        size = "kernel {}x{}".format(*reversed(task.kernel_shape))
         print(f"{path.stem}: {size}, {told['steps_done']} steps, {answer.seconds:.0f} s, {answer.chosen} -> {sharp}")
 
     with interruptible() as asked:
@@ -416,7 +426,7 @@ def _deblur(args: argparse.Namespace) -> int:
                     return INTERRUPTED
             alike: dict[tuple, list[Path]] = {}
             for path, (_, task, _) in ready.items():
-                alike.setdefault((task.observed.shape, task.kernel_size), []).append(path)
+                alike.setdefault((task.observed.shape, task.kernel_shape), []).append(path)
             for paths in alike.values():
                 names = "".join(ready[p][2] for p in paths)
                 folder = out / ".jbid" / hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -458,20 +468,29 @@ def candidate_table(candidates: Sequence[Candidate]) -> str:
 
 
 def _blur(args: argparse.Namespace) -> int:
-    """Write <stem>_blurred.png: y = k * x where the kernel fits, so smaller than x by the kernel's size less one."""
+    """Write <stem>_blurred.png: y = k * x + n where the kernel fits, so smaller than x by its size less one."""
+    import jax
     import jax.numpy as jnp
 
     from jbid import images as im
     from jbid.blur import blur
+    from jbid.noise import MODELS, parse_noise
 
+    noise = parse_noise(args.noise) if args.noise else None
     kernel = im.read_kernel(args.kernel)
     pictures = {path: im.read(path) for path in args.images}
     for path, picture in pictures.items():
         if kernel.shape[0] > picture.shape[0] or kernel.shape[1] > picture.shape[1]:
             raise ValueError(f"{args.kernel}: the kernel {kernel.shape} is larger than {path}, {picture.shape[:2]}")
+        if noise and noise[0] == "saturation" and picture.shape[-1] != 3:
+            raise ValueError(f"{path}: --noise saturation needs a picture in colour")
     out = out_dir(args.out)
-    for path, picture in pictures.items():
-        im.write(out / f"{path.stem}_blurred.png", np.asarray(blur(jnp.asarray(picture), jnp.asarray(kernel))))
+    for i, (path, picture) in enumerate(pictures.items()):
+        blurred = blur(jnp.asarray(picture), jnp.asarray(kernel))
+        if noise:
+            key = jax.random.fold_in(jax.random.key(args.seed), i)
+            blurred = MODELS[noise[0]](key, blurred, noise[1])
+        im.write(out / f"{path.stem}_blurred.png", np.asarray(blurred))
     return 0
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jbid import images as im
 from jbid.auto import SECOND_SETTINGS, Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
 from jbid.checkpoint import Checkpoint
+from jbid.noise import noise_level, without_impulses
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
 from jbid.settings import Settings, build
@@ -26,7 +27,19 @@ from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
 
 EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
+# standard deviation of noise from which on a network's own image is better than a deconvolution, docs/experiments.md
+NETWORK_FROM = 0.06
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
+
+
+@functools.cache
+def _cleaner():
+    return compiled(without_impulses)
+
+
+@functools.cache
+def _noise():
+    return compiled(noise_level)
 
 
 class Task(NamedTuple):
@@ -34,9 +47,9 @@ class Task(NamedTuple):
 
     picture: NDArray[np.float32]  # h w c, in linear light if asked for
     region: Region  # of the picture, that the kernel is estimated from
-    observed: NDArray[np.float32]  # the region, luma or colour
-    kernel_size: int
-    start: NDArray[np.float32] | None  # kernel_size squared, sum one; None for a random start
+    observed: NDArray[np.float32]  # the region, luma or colour, without impulse noise
+    kernel_shape: tuple[int, int]  # odd sides
+    start: NDArray[np.float32] | None  # of kernel_shape, sum one; None for a random start
     known: bool  # whether `start` is the true kernel, to be kept
     edges: EdgeStart | None  # how start or size were found
     seconds: float
@@ -49,6 +62,10 @@ class Deblurred(NamedTuple):
     kernel: NDArray[np.float32]  # sums to one
     network_image: NDArray[np.float32] | None  # of the region: the network's own, not finished
     losses: NDArray[np.float32]  # steps done, seeds
+    stopped: NDArray[np.int32]  # steps after which each seed stopped itself, 0 where it did not
+    complete: bool  # False where the run was interrupted
+    finished: bool  # whether the image is a deconvolution with the kernel; else it is the network's
+    noise: float  # estimated standard deviation
     chosen: str  # "seed 3", "start", "mean of seeds" or "known kernel"
     candidates: list[Candidate]  # what was chosen from, the chosen one first
     kernels: list[NDArray[np.float32]]  # theirs; empty where no network ran
@@ -104,35 +121,41 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     region = _region(picture, settings)
     part = region.of(picture)
     check_size(part.shape, settings.kernel_size)
-    size = None if settings.kernel_size == "auto" else int(settings.kernel_size)
-    edges, start = None, None
+    h, w = part.shape[:2]
+    edges, start, shape = None, None, None
+    if isinstance(settings.kernel_size, int):
+        shape = (settings.kernel_size, settings.kernel_size)
+    elif settings.kernel_size == "half":
+        shape = ((h + 1) // 2 | 1, (w + 1) // 2 | 1)
     if kernel is not None:
-        size, start = kernel.shape[0], np.asarray(kernel, np.float32)
+        shape, start = kernel.shape, np.asarray(kernel, np.float32)
     elif settings.start not in ("random", "uniform", "edges"):
         given = im.read_kernel(settings.start)
-        start = fitted_to(given, size or ladder_size(max(given.shape)))
-    elif settings.start == "edges" or size is None:
-        edges = _edges(picture, part, settings, size)
-        if size is None and settings.preset == "instant":
-            # no network to leave room for
-            size = edges.kernel.shape[0]
-        size = size or min(ladder_size(edges.kernel.shape[0]), (min(part.shape[:2]) - 1) // 2 * 2 + 1)
-        start = fitted_to(edges.kernel, size) if settings.start == "edges" else None
-    size = size or (0 if start is None else start.shape[0])
+        shape = shape or (ladder_size(max(given.shape)),) * 2
+        start = fitted_to(given, shape)
+    elif settings.start == "edges" or shape is None:
+        edges = _edges(picture, part, settings, settings.kernel_size if isinstance(settings.kernel_size, int) else None)
+        found = edges.kernel.shape[0]
+        if shape is None:
+            # the preset instant has no network to leave room for
+            roomy = min(ladder_size(found), (min(h, w) - 1) // 2 * 2 + 1)
+            shape = (found if settings.preset == "instant" else roomy,) * 2
+        start = fitted_to(edges.kernel, shape) if settings.start == "edges" else None
+    assert shape is not None
     if settings.start == "uniform" and kernel is None:
-        start = np.full((size, size), 1 / size**2, np.float32)
-    check_size(part.shape, size)
+        start = np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
+    check_size(part.shape, max(shape) if settings.kernel_size != "half" else 0)
     observed = im.luma(part) if settings.colour == "luma" else part
-    return Task(picture, region, observed, size, start, kernel is not None, edges, time.perf_counter() - began)
+    observed = np.asarray(_cleaner()(jnp.asarray(observed)))
+    return Task(picture, region, observed, shape, start, kernel is not None, edges, time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=8)
-def _method(settings_json: str, channels: int, kernel_bytes: bytes | None) -> Method:
+def _method(settings_json: str, shape: tuple[int, int], channels: int, kernel_bytes: bytes | None) -> Method:
     # one method object per distinct setting, so that `run` finds its compiled functions again
     settings = Settings(**json.loads(settings_json))
-    shape = (settings.kernel_size, settings.kernel_size)
     kernel = None if kernel_bytes is None else jnp.asarray(np.frombuffer(kernel_bytes, np.float32).reshape(shape))
-    return over_images(over_seeds(build(settings, channels, kernel)))
+    return over_images(over_seeds(build(settings, shape, channels, kernel)))
 
 
 def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
@@ -140,8 +163,8 @@ def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
     first = tasks[0]
     known = first.start.tobytes() if first.known and first.start is not None else None
     # what is decided already must not make a new method
-    same = settings._replace(kernel_size=first.kernel_size, patch=0, region=None, start="", seed=0)
-    method = _method(json.dumps(same._asdict()), first.observed.shape[-1], known)
+    same = settings._replace(kernel_size="auto", patch=0, region=None, start="", seed=0)
+    method = _method(json.dumps(same._asdict()), first.kernel_shape, first.observed.shape[-1], known)
     keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
     keys = jnp.broadcast_to(keys, (len(tasks), settings.seeds))
     starts = None
@@ -168,7 +191,8 @@ def solve(
 
     Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
     mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
-    the picture is deconvolved with the chosen kernel, else the answer is the best seed's own image. With "luma" the
+    the picture is deconvolved with the chosen kernel, else, and where noise is very high, the answer is the best seed's
+    own image. With "luma" the
     network sees full-range Y alone, and that image takes its chroma from the blurred picture.
     """
     began = time.perf_counter()
@@ -185,12 +209,15 @@ def solve(
             candidates = task.edges.candidates if task.edges else []
             kernel, own, spread = task.start, None, None
             kernels: list[NDArray] = []
-            losses = np.zeros((0, 1), np.float32)
+            losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
         else:
-            losses = result.losses[:, i]
+            losses, stopped, complete = result.losses[:, i], result.stopped[i], result.complete
             own, candidates, kernels, spread = _chosen(task, settings, restored.image[i], restored.kernel[i], losses)
             kernel = kernels[0]
-        image = _picture(task, settings, kernel, own, on_tile)
+        noise = float(_noise()(jnp.asarray(task.observed)))
+        whole = task.region[2:] == task.picture.shape[1::-1]
+        finished = own is None or (settings.finish and not (whole and noise > NETWORK_FROM))
+        image = _picture(task, finished, settings, kernel, own, on_tile)
         warnings: tuple[str, ...] = (task.edges.warning,) if task.edges and task.edges.warning else ()
         chosen = candidates[0].name if candidates else "known kernel"
         if candidates and candidates[0].failure == "delta kernel":
@@ -198,7 +225,24 @@ def solve(
         elif candidates and candidates[0].failure:
             warnings += (f"every answer failed; the least bad one is kept ({candidates[0].failure})",)
         seconds = task.seconds + share + time.perf_counter() - began
-        answers.append(Deblurred(image, kernel, own, losses, chosen, candidates, kernels, spread, warnings, seconds))
+        answers.append(
+            Deblurred(
+                image,
+                kernel,
+                own,
+                losses,
+                stopped,
+                complete,
+                finished,
+                noise,
+                chosen,
+                candidates,
+                kernels,
+                spread,
+                warnings,
+                seconds,
+            )
+        )
     return answers
 
 
@@ -220,8 +264,8 @@ def _chosen(
     spread = None
     if len(good) > 1 and not task.known:
         moved = [aligned_mean([pool[s]], pool[good[0]]) for s in good]
-        half = task.kernel_size // 2
-        spread = deconvolved(moved).std(0)[half : half + gray.shape[0], half : half + gray.shape[1]]
+        top, left = (n // 2 for n in task.kernel_shape)
+        spread = deconvolved(moved).std(0)[top : top + gray.shape[0], left : left + gray.shape[1]]
         if settings.finish:
             names.append("mean of seeds")
             pool.append(np.mean(moved, 0))
@@ -242,8 +286,8 @@ def _chosen(
     return by_name[seed], [judged[j] for j in order], [pool[j] for j in order], spread
 
 
-def _picture(task: Task, settings: Settings, kernel: NDArray, own: NDArray | None, on_tile) -> NDArray:
-    if settings.finish or own is None:
+def _picture(task: Task, finish: bool, settings: Settings, kernel: NDArray, own: NDArray | None, on_tile) -> NDArray:
+    if finish or own is None:
         image = finish_large(task.picture, kernel, on_tile=on_tile)
     elif settings.colour == "luma" and task.picture.shape[-1] == 3:
         image = im.to_rgb(np.concatenate([own, im.to_ycbcr(task.picture)[..., 1:]], -1))
@@ -273,8 +317,8 @@ def deblur(
         check_finish(settings, picture.shape)
     tasks = [prepare(picture, settings, kernel=kernel) for picture in images]
     answers: dict[int, Deblurred] = {}
-    for size in sorted({task.kernel_size for task in tasks}):
-        at = [i for i, task in enumerate(tasks) if task.kernel_size == size]
+    for shape in sorted({task.kernel_shape for task in tasks}):
+        at = [i for i, task in enumerate(tasks) if task.kernel_shape == shape]
         answers |= zip(at, solve([tasks[i] for i in at], settings, **options))
     return [answers[i] for i in range(len(tasks))]
 
@@ -282,14 +326,17 @@ def deblur(
 def report(answer: Deblurred, task: Task) -> dict[str, Any]:
     """What a JSON file tells of an answer beside its settings."""
     return {
-        "kernel_size": task.kernel_size,
+        "kernel_size": list(task.kernel_shape),
         "region": list(task.region),
         "start": task.edges.told() if task.edges else None,
         "chosen": answer.chosen,
         "candidates": [candidate.told() for candidate in answer.candidates],
         "spread_of_seeds": None if answer.spread is None else float(answer.spread.mean()),
         "warnings": list(answer.warnings),
+        "noise": round(answer.noise, 5),
+        "finished": answer.finished,
         "steps_done": len(answer.losses),
+        "stopped": [int(n) for n in answer.stopped],
         "seconds": round(answer.seconds, 2),
     }
 

@@ -48,6 +48,19 @@ def mse() -> Loss:
     return lambda estimate, reblurred, blurred, t: jnp.mean(jnp.square(reblurred - blurred))
 
 
+def huber(delta: float = 0.05) -> Loss:
+    """mean h(k * x - y) with h(u) = u^2 / 2 where |u| <= delta, else delta (|u| - delta / 2) (Zhuang et al., Eq. 18).
+
+    Differences beyond delta, in the picture's units, count linearly: outliers do not rule the sum.
+    """
+
+    def loss(estimate, reblurred, blurred, t):
+        u = jnp.abs(reblurred - blurred)
+        return jnp.mean(jnp.where(u <= delta, u * u / 2, delta * (u - delta / 2)))
+
+    return loss
+
+
 def one_minus_ssim() -> Loss:
     """1 - SSIM(k * x, y), the data term of the later phase in SelfDeblur's published code."""
     return lambda estimate, reblurred, blurred, t: 1 - ssim(reblurred, blurred)
@@ -69,6 +82,20 @@ def tv(weight: float | None = None, *, squared: bool = False) -> Loss:
         return scale * total_variation(estimate.image, squared=squared)
 
     return loss
+
+
+def l1_over_l2(image: Float[Array, "H W c"]) -> Float[Array, ""]:
+    """||grad x||_1 / ||grad x||_2 over all forward differences (Zhuang et al., Eq. 19); the same for any multiple of x.
+
+    Between 1 and the square root of the number of differences, so about 10^3 for a photo.
+    """
+    d = jnp.concatenate([jnp.diff(image, axis=axis).ravel() for axis in (0, 1)])
+    return jnp.sum(jnp.abs(d)) / jnp.sqrt(jnp.sum(d * d) + 1e-12)
+
+
+def sparse_gradient(weight: float = 1e-5) -> Loss:
+    """weight * ||grad x||_1 / ||grad x||_2, the regulariser of Zhuang et al., Eq. 21."""
+    return lambda estimate, reblurred, blurred, t: weight * l1_over_l2(estimate.image)
 
 
 def add(*losses: Loss) -> Loss:

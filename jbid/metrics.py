@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -105,3 +109,101 @@ def kernel_similarity(kernel: NDArray, truth: NDArray) -> float:
     if scale == 0:
         return 0.0
     return float(max(scipy.signal.correlate(k, truth).max() for k in (kernel, kernel[::-1, ::-1])) / scale)
+
+
+def vif(image: NDArray, truth: NDArray) -> float:
+    """Visual information fidelity of a gray image in [0, 1] in the pixel domain; 1 where it equals the truth.
+
+    The information that the image carries of the truth over that which the truth carries of itself, under a Gaussian
+    scale mixture in local windows at four scales with neural noise of variance 2 in levels of 255 (Sheikh and Bovik
+    2006, Image Information and Visual Quality; their `vifp_mscale`). Can exceed 1 for an image of more contrast.
+    Raises ValueError for unequal shapes or sides under 41 pixels, which the coarsest scale needs.
+    """
+    t, x = (255 * np.asarray(v, float) for v in (truth, image))
+    if t.shape != x.shape or t.ndim != 2 or min(t.shape) < 41:
+        raise ValueError(f"got images of shapes {x.shape} and {t.shape}, expected two gray ones of at least 41x41")
+    noise, tiny = 2.0, 1e-10
+    told = itself = 0.0
+    for scale in range(4):
+        n = 2 ** (4 - scale) + 1
+        taps = np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (n / 5) ** 2))
+        window = np.outer(taps, taps) / taps.sum() ** 2
+
+        def mean(v, window=window):
+            return scipy.signal.convolve(v, window, "valid")
+
+        if scale:
+            t, x = mean(t)[::2, ::2], mean(x)[::2, ::2]
+        mt, mx = mean(t), mean(x)
+        vt, vx = (np.maximum(mean(v * v) - m * m, 0) for v, m in ((t, mt), (x, mx)))
+        covariance = mean(t * x) - mt * mx
+        gain = covariance / (vt + tiny)
+        rest = vx - gain * covariance
+        # windows without variance of their own tell nothing; a negative gain counts as noise
+        gain, rest = np.where(vt < tiny, 0, gain), np.where(vt < tiny, vx, rest)
+        vt = np.where(vt < tiny, 0, vt)
+        gain, rest = np.where(vx < tiny, 0, gain), np.where(vx < tiny, 0, rest)
+        rest = np.where(gain < 0, vx, rest)
+        gain, rest = np.maximum(gain, 0), np.maximum(rest, tiny)
+        told += np.sum(np.log10(1 + gain * gain * vt / (rest + noise)))
+        itself += np.sum(np.log10(1 + vt / noise))
+    return float(told / itself) if itself else 1.0
+
+
+def frequency_band_error(kernel: NDArray, truth: NDArray, *, bands: int = 5) -> NDArray[np.float64]:
+    """Mean of |F(k) - F(t)| / |F(t)| in each of `bands` rings of spatial frequency, from low to high (FBE).
+
+    Rings are equally wide and reach from zero to the largest frequency along an axis, 1/2 per pixel; the corners
+    beyond belong to none. Zhuang et al., Fig. 12, after Shi et al. 2022. kernel and truth have one shape and are
+    compared as they lie, without a shift.
+    """
+    t, k = np.fft.fft2(truth), np.fft.fft2(kernel)
+    error = np.abs(k - t) / np.maximum(np.abs(t), 1e-12)
+    rows, columns = (np.fft.fftfreq(n) for n in truth.shape)
+    ring = np.floor(np.hypot(rows[:, None], columns) / 0.5 * bands).astype(int)
+    return np.array([error[ring == band].mean() for band in range(bands)])
+
+
+def lpips(image: NDArray, truth: NDArray, weights: str | Path) -> float:
+    """Learned perceptual distance of two images (h, w, 1 or 3) in [0, 1], AlexNet version 0.1 (Zhang et al. 2018).
+
+    By the authors' package, whose wheel has the linear layers but not the backbone: `weights` is torchvision's
+    `alexnet-owt-7be5be79.pth`. Raises ValueError where the package or the file is missing.
+    """
+    if not Path(weights).is_file():
+        raise ValueError(
+            f"{weights}: no such file; LPIPS needs torchvision's AlexNet weights, alexnet-owt-7be5be79.pth, from "
+            "https://download.pytorch.org/models/"
+        )
+    try:
+        import torch
+
+        distance = _lpips_model(str(weights))
+    except ImportError as error:
+        raise ValueError(f"LPIPS needs the package {error.name}: pip install 'jbid[lpips]'") from None
+
+    def tensor(v):
+        v = np.asarray(v, np.float32)
+        return torch.from_numpy(np.broadcast_to(v, (*v.shape[:2], 3)).transpose(2, 0, 1)[None] * 2 - 1)
+
+    with torch.no_grad():
+        return float(distance(tensor(image), tensor(truth)))
+
+
+@functools.lru_cache(maxsize=1)
+def _lpips_model(weights: str) -> Any:
+    import lpips as package
+    import torch
+
+    # a random backbone, so that nothing is downloaded, which then takes the user's weights
+    with warnings.catch_warnings():
+        # the package calls torchvision by a name of old
+        warnings.simplefilter("ignore")
+        model = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    try:
+        given = torch.load(weights, weights_only=True)
+        for part in (model.net.slice1, model.net.slice2, model.net.slice3, model.net.slice4, model.net.slice5):
+            part.load_state_dict({name: given[f"features.{name}"] for name in part.state_dict()})
+    except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{weights}: not torchvision's AlexNet weights ({type(error).__name__})") from None
+    return model

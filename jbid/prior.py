@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import optax
 from jax import Array
 
 from jbid.blur import blur, crop_centre, normalise_kernel
+from jbid.nets.mlp import KernelMLP
+from jbid.nets.skip import Squeezed
 from jbid.types import Estimate, Forward, Generator, Info, Loss, Method, Params, Restored, State
 
 
@@ -36,7 +39,7 @@ FIT_STEPS, FIT_RATE = 300, 3e-3
 
 
 def fitted_kernel(apply: Callable[[Params, Array], Array], params: Params, code: Array, target: Array) -> Params:
-    """Parameters with which `apply(params, code)` is close to a kernel: cross-entropy lowered by Adam.
+    """Parameters with which `apply(params, code)` is close to a kernel: sum k - target log k, lowered by Adam.
 
     The target is mixed with one part in fifty of the uniform kernel, so that no pixel is ruled out from the start.
     """
@@ -44,8 +47,9 @@ def fitted_kernel(apply: Callable[[Params, Array], Array], params: Params, code:
     tx = optax.adam(optax.cosine_decay_schedule(FIT_RATE, FIT_STEPS))
 
     def distance(params):
+        # the sum of k counts where the network leaves it free
         k = apply(params, code)
-        return -jnp.sum(target * jnp.log(jnp.maximum(k / k.sum(), 1e-12)))
+        return jnp.sum(k) - jnp.sum(target * jnp.log(jnp.maximum(k, 1e-12)))
 
     def step(_, carry):
         params, state = carry
@@ -73,6 +77,63 @@ def fixed(value: Array) -> Generator:
     return Generator(lambda key, blurred: ({}, jnp.asarray(value)), lambda params, code, key: code)
 
 
+def adam(
+    rate: float, *, schedule: str, steps: int, milestones: Sequence[int], hold: int = 0
+) -> optax.GradientTransformation:
+    """Adam whose rate is halved at each of `milestones` ("halve") or decays to zero over `steps` ("cosine").
+
+    In the first `hold` steps nothing moves. Raises ValueError for another schedule.
+    """
+    if schedule == "cosine":
+        decayed = optax.cosine_decay_schedule(rate, steps)
+    elif schedule == "halve":
+        decayed = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
+    else:
+        raise ValueError(f"got schedule {schedule!r}, expected 'halve' or 'cosine'")
+    return optax.adam((lambda t: jnp.where(t < hold, 0.0, decayed(t))) if hold else decayed)
+
+
+def kernel_shape(kernel_size: int | Sequence[int], kernel: Array | None = None) -> tuple[int, int]:
+    """(rows, columns) of a kernel of this size. Raises ValueError for even ones, and a known kernel of other shape."""
+    sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+    for side in sides:
+        if side < 1 or side % 2 == 0:
+            raise ValueError(f"got kernel size {side}, expected a positive odd number such as {side // 2 * 2 + 1}")
+    if kernel is not None and kernel.shape != sides:
+        raise ValueError(f"got a known kernel of shape {kernel.shape}, expected {sides}: set kernel_size to its size")
+    return sides[0], sides[1]
+
+
+def latent_shape(kernel: tuple[int, int], channels: int, blurred: Array) -> tuple[int, int, int]:
+    """The size of the latent image that the observed one saw through such a kernel: h + kh - 1, w + kw - 1."""
+    return blurred.shape[0] + kernel[0] - 1, blurred.shape[1] + kernel[1] - 1, channels
+
+
+HIDDEN = {"mlp": (1000,), "linear": (), "deep_mlp": (1000, 1000)}
+
+
+def kernel_generator(name: str, shape: tuple[int, int], skip: Callable[..., Any], noise: float) -> Generator:
+    """The kernel generators with softmax output that methods share, by name.
+
+    "mlp", "linear" and "deep_mlp": fully connected, with one hidden layer, none and two, fed with U(0, 0.1) in 200
+    dimensions; "skip": an image network made by `skip`; "free": a free logit for each pixel. Raises ValueError for
+    another name.
+    """
+    if name == "free":
+        return free_kernel(shape)
+    if name == "skip":
+        net = Squeezed(skip(output="softmax", non_local_from=None))
+        return uniform_code(net, lambda blurred: (*shape, 8), noise=noise)
+    if name in HIDDEN:
+        return uniform_code(KernelMLP(shape, HIDDEN[name]), lambda blurred: (200,))
+    raise ValueError(f"got kernel_net {name!r}, expected one of {', '.join((*HIDDEN, 'skip', 'free'))}")
+
+
+def centre_crop(estimate: Estimate, blurred: Array) -> Restored:
+    """The centre of the latent image, which the observed window shows, and the kernel with sum one."""
+    return Restored(crop_centre(estimate.image, estimate.kernel.shape), normalise_kernel(estimate.kernel))
+
+
 def deep_prior(
     image: Generator,
     kernel: Generator,
@@ -80,14 +141,15 @@ def deep_prior(
     loss: Loss,
     tx: Estimate,
     forward: Forward = blur,
+    restore: Callable[[Estimate, Array], Restored] = centre_crop,
     alternating: bool = False,
 ) -> Method:
     """Minimise loss(x, k, forward(x, k), y) over the parameters of x = G_x(z_x) and k = G_k(z_k).
 
     `tx` holds one optax transformation for each. Joint (SelfDeblur Algorithm 2): one gradient at the current pair moves
     both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
-    loss told is the one before either. `restore` evaluates the generators without perturbation, crops the centre of
-    the latent image to the observed window and makes the kernel sum to one.
+    loss told is the one before either. The method's estimate is that of the generators without perturbation, and
+    `restore(estimate, blurred)` makes the answer of it.
     """
 
     def init(key, blurred, start=None):
@@ -118,7 +180,7 @@ def deep_prior(
         (value, now), grad = jax.value_and_grad(objective, has_aux=True)(state.params, state, blurred, key, t)
         parts = [moved(*args) for args in zip(state.params, tx, grad, state.opt_state)]
         params, opt_state = (Estimate(*pair) for pair in zip(*parts))
-        return state._replace(params=params, opt_state=opt_state), Info(value, now)
+        return state._replace(params=params, opt_state=opt_state), Info(value, now, jnp.array(False))
 
     def in_turn(state, blurred, t):
         key = jax.random.fold_in(state.key, t)
@@ -135,10 +197,7 @@ def deep_prior(
         grad, _ = jax.grad(of_image, has_aux=True)(state.params.image)
         image_params, image_opt = moved(state.params.image, tx.image, grad, state.opt_state.image)
         state = state._replace(params=Estimate(image_params, kernel_params), opt_state=Estimate(image_opt, kernel_opt))
-        return state, Info(value, now)
+        return state, Info(value, now, jnp.array(False))
 
-    def restore(state, blurred):
-        x, k = estimate(state.params, state.code)
-        return Restored(crop_centre(x, k.shape), normalise_kernel(k))
-
-    return Method(init, in_turn if alternating else joint, restore)
+    step = in_turn if alternating else joint
+    return Method(init, step, lambda state: estimate(state.params, state.code), restore)

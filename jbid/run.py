@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jbid.checkpoint import Checkpoint
-from jbid.types import Method, Restored, State
+from jbid.types import Method, Restored
 
 CHUNK = 10  # steps between looks at the clock, the user and the checkpoint
 
@@ -26,11 +26,17 @@ class Progress(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The end of a run. `losses` is (steps done, *batch); fewer than asked for where `on_chunk` stopped it."""
+    """The end of a run. `losses` is (steps done, *batch); fewer than asked for where it was stopped.
 
-    state: State
+    `complete`: all steps were done, or all seeds have stopped themselves; else `on_chunk` stopped it. `stopped`:
+    the number of steps after which each seed stopped itself, 0 where it did not.
+    """
+
+    state: Any
     restored: Restored
     losses: np.ndarray
+    stopped: np.ndarray
+    complete: bool
 
 
 @functools.cache
@@ -59,7 +65,7 @@ def compiled(f: Callable, **kwargs) -> Callable:
 def _driver(method: Method) -> tuple[Callable, Callable, Callable]:
     def step(state, blurred, t):
         state, info = method.step(state, blurred, t)
-        return state, info.loss
+        return state, (info.loss, info.stopped)
 
     def scanned(state, blurred, t, n):
         return jax.lax.scan(lambda state, i: step(state, blurred, i), state, t + jnp.arange(n))
@@ -67,15 +73,16 @@ def _driver(method: Method) -> tuple[Callable, Callable, Callable]:
     one = compiled(step, donate_argnums=0)
 
     def looped(state, blurred, t, n):
-        losses = []
+        told = []
         for i in range(t, t + n):
-            state, loss = one(state, blurred, jnp.asarray(i))
-            losses.append(loss)
-        return state, jnp.stack(losses)
+            state, now = one(state, blurred, jnp.asarray(i))
+            told.append(now)
+        return state, jax.tree.map(lambda *each: jnp.stack(each), *told)
 
     # XLA's CPU backend compiles convolutions inside a loop body to much slower code than outside
     advance = looped if jax.default_backend() == "cpu" else compiled(scanned, donate_argnums=0, static_argnums=3)
-    return compiled(method.init), advance, compiled(method.restore)
+    restore = compiled(lambda state, blurred: method.restore(method.estimate(state), blurred))
+    return compiled(method.init), advance, restore
 
 
 def run(
@@ -99,15 +106,21 @@ def run(
     like one that was never stopped.
     """
     init, advance, restore = _driver(method)
-    saved = checkpoint.load(jax.eval_shape(init, key, blurred, start)) if checkpoint else None
-    state, losses = saved if saved else (init(key, blurred, start), np.zeros((0, *key.shape), np.float32))
-    stopped = False
-    while len(losses) < steps and not stopped:
+    saved = checkpoint.load(jax.eval_shape(init, key, blurred, start), key.shape) if checkpoint else None
+    if saved:
+        state, losses, stopped = saved
+    else:
+        state = init(key, blurred, start)
+        losses, stopped = np.zeros((0, *key.shape), np.float32), np.zeros(key.shape, np.int32)
+    asked = False
+    while not (complete := len(losses) >= steps or bool(stopped.all())) and not asked:
         t = len(losses)
         state, told = advance(state, blurred, t, min(chunk, steps - t))
-        losses = np.concatenate([losses, np.asarray(told)])
+        more, ended = (np.asarray(each) for each in told)
+        losses = np.concatenate([losses, more])
+        stopped = np.where((stopped == 0) & ended[-1], t + 1 + ended.argmax(0), stopped).astype(np.int32)
         if on_chunk:
-            stopped = bool(on_chunk(Progress(len(losses), steps, losses[-1])))
-        if checkpoint and (stopped or checkpoint.due()):
-            checkpoint.save(state, losses)
-    return Result(state, restore(state, blurred), losses)
+            asked = bool(on_chunk(Progress(len(losses), steps, losses[-1])))
+        if checkpoint and (asked or checkpoint.due()):
+            checkpoint.save(state, losses, stopped)
+    return Result(state, restore(state, blurred), losses, stopped, complete)

@@ -17,15 +17,15 @@ from beartype.door import is_bearable
 class Settings(NamedTuple):
     """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels.
 
-    kernel_size: odd side in pixels, or "auto": found from the picture. start: "random", "uniform", "edges" or the path
-    of a kernel. steps: none for the preset "instant". patch: side in pixels of the part that the kernel is estimated
-    from, 0 for the whole picture. region: x, y, width and height of that part, where the user chose it. linear: the
-    picture is sRGB and is restored in linear light.
+    kernel_size: odd side in pixels; "auto": found from the picture; "half": half the picture in each direction.
+    start: "random", "uniform", "edges" or the path of a kernel. steps: none for the preset "instant". patch: side in
+    pixels of the part that the kernel is estimated from, 0 for the whole picture. region: x, y, width and height of
+    that part, where the user chose it. linear: the picture is sRGB and is restored in linear light.
     """
 
     method: str = "selfdeblur"
     preset: Literal["instant", "quick", "paper"] = "quick"
-    kernel_size: int | Literal["auto"] = "auto"
+    kernel_size: int | Literal["auto", "half"] = "auto"
     start: str = "edges"
     patch: int = 0
     region: tuple[int, int, int, int] | None = None
@@ -78,12 +78,10 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
     from jbid.methods import METHODS, PRESETS
 
     sources = list(sources)
-    method_default = Settings().method
     base: dict[str, Any] = {}
     for source, values in sources:
-        for name in ("method", "preset"):
+        for name, known in (("method", list(METHODS)), ("preset", list(PRESETS["selfdeblur"]))):
             if name in values:
-                known = list(METHODS) if name == "method" else list(PRESETS[method_default])
                 if values[name] not in known:
                     raise ValueError(f"{source}: got {name} {values[name]!r}, expected one of: {', '.join(known)}")
                 base[name] = values[name]
@@ -117,16 +115,13 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ValueError("the preset instant has no network: no steps, seeds, start or --no-finish; use --preset quick")
     if settings.region is not None and (min(settings.region[:2]) < 0 or min(settings.region[2:]) < 1):
         raise ValueError(f"got region {settings.region}, expected x,y,width,height in pixels within the picture")
-    build(settings if settings.kernel_size != "auto" else settings._replace(kernel_size=31), 1)
+    build(settings, 31 if isinstance(settings.kernel_size, str) else settings.kernel_size, 1)
     return settings
 
 
-def build(settings: Settings, out_channels: int, kernel=None):
-    """The method that `settings` describe. Raises ValueError where the method refuses them."""
+def build(settings: Settings, kernel_size: int | tuple[int, int], out_channels: int, kernel=None):
+    """The method that `settings` describe, for a kernel of this size. Raises ValueError where it refuses them."""
     from jbid.methods import METHODS
 
     factory = METHODS[settings.method]
-    assert settings.kernel_size != "auto", "resolved for each picture before"
-    return factory(
-        settings.kernel_size, steps=settings.steps, out_channels=out_channels, kernel=kernel, **settings.options
-    )
+    return factory(kernel_size, steps=settings.steps, out_channels=out_channels, kernel=kernel, **settings.options)

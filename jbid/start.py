@@ -16,13 +16,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jbid.blur import blur, delta_kernel, fast_shape, pad_edge
-from jbid.finish import sparse_deconvolution
+from jbid.blur import blur, delta_kernel, fast_shape, pad_edge, shifted
+from jbid.finish import sparse_deconvolution, weight_for
+from jbid.noise import noise_level
 
 CONTRAST = 0.17  # standard deviation to which a picture is scaled, so that thresholds mean the same for all
 PIXELS = 255 * 255  # of the pictures that the ridge was tuned on
 RATIO = math.sqrt(0.5)  # of the side from one scale to the next coarser one
 _SCALES = 5  # from the finest one, over which the weight of the gradients falls
+
+
+# of ||k||^2 for each unit of the noise's variance beyond that of 8 bits, in pictures of standard deviation `CONTRAST`
+_NOISE_RIDGE = 2e6
+_LITTLE_NOISE = 0.0025
 
 
 class EdgeSettings(NamedTuple):
@@ -126,16 +132,15 @@ def connected(mask: Bool[Array, "s s"]) -> Int[Array, "s s"]:
 
 
 def pruned(
-    kernel: Float[Array, "s s"], size: Int[Array, ""], *, threshold: float = 0.05, part: float = 0.1
-) -> Float[Array, "s s"]:
+    kernel: Float[Array, "kh kw"], size: Int[Array, ""] | None = None, *, threshold: float = 0.05, part: float = 0.1
+) -> Float[Array, "kh kw"]:
     """The kernel without what is noise, with sum one.
 
     Removed are values beyond the central square of `size`, below `threshold` times the largest (negative ones too),
     and 8-connected parts with less than the share `part` of the sum. A kernel with nothing left becomes a delta.
     """
-    s = kernel.shape[0]
-    off = jnp.abs(jnp.arange(s) - s // 2)
-    inside = (off[:, None] <= size // 2) & (off <= size // 2)
+    rows, columns = (jnp.abs(jnp.arange(n) - n // 2) for n in kernel.shape)
+    inside = True if size is None else (rows[:, None] <= size // 2) & (columns <= size // 2)
     kernel = jnp.where(inside & (kernel > threshold * jnp.max(jnp.where(inside, kernel, 0))), kernel, 0)
     labels = connected(kernel > 0)
     mass = jax.ops.segment_sum(kernel.ravel(), labels.ravel(), kernel.size + 1)
@@ -150,10 +155,7 @@ def centred(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
     s = kernel.shape[0]
     at = jnp.arange(s)
     row, column = (jnp.round(jnp.sum(kernel.sum(axis) * at) / kernel.sum()).astype(int) for axis in (1, 0))
-    index = [at + move - s // 2 for move in (row, column)]
-    taken = kernel[jnp.clip(index[0], 0, s - 1)[:, None], jnp.clip(index[1], 0, s - 1)]
-    valid = [(i >= 0) & (i < s) for i in index]
-    return jnp.where(valid[0][:, None] & valid[1], taken, 0)
+    return shifted(kernel, s // 2 - row, s // 2 - column)
 
 
 def _enlarged(kernel: Array, side: int) -> Array:
@@ -215,7 +217,8 @@ def sparse_latent(
     scale = CONTRAST / jnp.maximum(jnp.std(picture), 1e-3)
     y = (picture * scale)[..., None]
     x = pad_edge(y, kernel.shape) if start is None else start[..., None] * scale
-    return sparse_deconvolution(y, kernel, x, rounds=3, iterations=10)[..., 0] / scale
+    weight = weight_for(noise_level(y))
+    return sparse_deconvolution(y, kernel, x, weight=weight, rounds=3, iterations=10)[..., 0] / scale
 
 
 def refined(
@@ -246,7 +249,9 @@ def refined(
         return blur(g, k)
 
     adjoint = jax.linear_transpose(predicted, kernel)
-    damping = ridge * jnp.sum(g * g)
+    # noise in the gradients of the picture would be fitted by a rough kernel
+    noise = (scale * noise_level(picture[..., None])) ** 2 - _LITTLE_NOISE**2
+    damping = ridge * jnp.sum(g * g) + _NOISE_RIDGE * jnp.maximum(noise, 0)
     target = adjoint(gradient(picture))[0]
     fitted = jax.scipy.sparse.linalg.cg(
         lambda k: adjoint(predicted(k))[0] + damping * k, target, x0=kernel, tol=0.0, maxiter=15

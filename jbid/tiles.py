@@ -13,7 +13,8 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from jbid.finish import finish
+from jbid.finish import finish, weight_for
+from jbid.noise import noise_level, without_impulses
 from jbid.run import compiled
 
 TILE = 1024  # pixels; the side of what is deconvolved at once, with a margin beyond
@@ -24,6 +25,11 @@ TILE_OPTIONS = {"rounds": 5, "iterations": 15}
 @functools.cache
 def _finish(**options: Any):
     return compiled(partial(finish, **options))
+
+
+@functools.cache
+def _weight():
+    return compiled(lambda picture: weight_for(noise_level(without_impulses(picture))))
 
 
 class Region(NamedTuple):
@@ -53,6 +59,18 @@ def _window(start: int, tile: int, length: int, overlap: int) -> NDArray[np.floa
     return np.clip((np.minimum(before, after) - overlap / 3) / (overlap / 3), 1e-6, 1).astype(np.float32)
 
 
+def _compact(kernel: NDArray) -> NDArray:
+    """The kernel without the frame of zeros around it, its centre where it was; one with even sides as it is."""
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        return kernel
+    part = []
+    for axis in (1, 0):
+        middle = kernel.shape[1 - axis] // 2
+        reach = int(np.abs(np.flatnonzero(kernel.any(axis)) - middle).max(initial=0))
+        part.append(slice(middle - reach, middle + reach + 1))
+    return kernel[tuple(part)]
+
+
 def finish_large(
     picture: NDArray[np.float32],
     kernel: NDArray[np.float32],
@@ -69,11 +87,14 @@ def finish_large(
     0.3 dB with large kernels (docs/experiments.md). `on_tile(done, of)` is told of progress.
     """
     h, w = picture.shape[:2]
-    k = jnp.asarray(kernel)
+    k = jnp.asarray(_compact(kernel))
+    # one weight for all tiles, from the middle of the picture
+    middle = picture[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
+    weight = _weight()(jnp.asarray(middle))
     if max(h, w) <= tile:
-        return np.asarray(_finish(**(options or {}))(jnp.asarray(picture), k))
+        return np.asarray(_finish(**(options or {}))(jnp.asarray(picture), k, weight=weight))
     chosen = TILE_OPTIONS if options is None else options
-    overlap = max(96, 6 * max(kernel.shape))
+    overlap = max(96, 6 * max(k.shape))
     sides = [min(n, max(tile, 2 * overlap)) for n in (h, w)]
     rows, columns = (_starts(n, side, overlap) for n, side in zip((h, w), sides))
     out = np.zeros_like(picture)
@@ -85,9 +106,9 @@ def finish_large(
     for top in rows:
         for left in columns:
             part = np.s_[top : top + sides[0], left : left + sides[1]]
-            x = np.asarray(_finish(**chosen)(jnp.asarray(picture[part]), k))
-            weight = np.outer(_window(top, sides[0], h, overlap), _window(left, sides[1], w, overlap))
-            out[part] += x * weight[..., None]
+            x = np.asarray(_finish(**chosen)(jnp.asarray(picture[part]), k, weight=weight))
+            share = np.outer(_window(top, sides[0], h, overlap), _window(left, sides[1], w, overlap))
+            out[part] += x * share[..., None]
             done += 1
             if on_tile:
                 on_tile(done, len(rows) * len(columns))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Params = Any  # a pytree of arrays
 
@@ -51,10 +51,11 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step tells: its loss and its estimate, both before the update."""
+    """What a step tells: its loss and its estimate, both before the update, and whether the run has stopped itself."""
 
     loss: Float[Array, ""]
     estimate: Estimate
+    stopped: Bool[Array, ""]
 
 
 class Restored(NamedTuple):
@@ -65,14 +66,15 @@ class Restored(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A deblurring method as three pure functions.
+    """A deblurring method as four pure functions.
 
     `init(key, blurred, start=None)` is the state before the first step, with the kernel generator fitted to the kernel
-    `start` if one is given; `step(state, blurred, t)` the next state and what it told,
-    `restore(state, blurred)` the answer so far. The key of step t is `fold_in(state.key, t)`, so (state, t) is all
-    that is needed to go on exactly as if never stopped.
+    `start` if one is given; `step(state, blurred, t)` the next state and what it told; `estimate(state)` the pair that
+    is believed in by then, and `restore(estimate, blurred)` the answer that it gives. The key of step t is
+    `fold_in(state.key, t)`, so (state, t) is all that is needed to go on exactly as if never stopped.
     """
 
-    init: Callable[..., State]
-    step: Callable[[State, Array, Array], tuple[State, Info]]
-    restore: Callable[[State, Array], Restored]
+    init: Callable[..., Any]
+    step: Callable[[Any, Array, Array], tuple[Any, Info]]
+    estimate: Callable[[Any], Estimate]
+    restore: Callable[[Estimate, Array], Restored]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jbid.bench.cli import main
+from jbid.bench.conditions import level_size
 from jbid.data import levin
 
 TINY = [
@@ -108,3 +109,49 @@ def test_bad_input(levin_folder, capsys, flags, words):
     assert main(["levin", *data, *flags]) == 2
     err = capsys.readouterr().err
     assert err.startswith("jbid: error: ") and err.count("\n") == 1 and words in err
+
+
+def test_levels_of_overspecification_go_from_the_true_size_to_half():
+    sizes = [level_size((13, 13), (255, 255), level) for level in range(1, 6)]
+    # 13, 42, 71, 100, 128 in the paper; odd here
+    assert sizes == [13, 41, 71, 99, 127]
+
+
+def test_conditions_are_made_scored_drawn_and_resumed(levin_folder, tmp_path, capsys):
+    out = tmp_path / "noise.json"
+    args = ["noise", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--noises", "gaussian:0.05"]
+    args += ["--methods", "robust", "selfdeblur", "--kernel-size", "11", "--out", str(out), *TINY[:-1]]
+    assert main(args) == 0
+    table = capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert [(row["method"], row["condition"]) for row in content["images"]] == [
+        ("robust", "gaussian:0.05"),
+        ("selfdeblur", "gaussian:0.05"),
+    ]
+    means = {row["method"]: row for row in content["means"]}
+    # the noise of the picture that was given is there, and the same for both
+    given = [row["psnr_blurred"] for row in content["images"]]
+    assert given[0] == given[1] and 20 < means["input"]["psnr"] < 30 and 0 < means["input"]["vif"] < 0.5
+    assert "selfdeblur" in table and out.with_suffix(".png").stat().st_size > 5000
+    first = (tmp_path / "noise" / "im1_kernel5_img_robust_gaussian_0.05.json").stat().st_mtime_ns
+    assert main([*args, "--resume"]) == 0
+    assert (tmp_path / "noise" / "im1_kernel5_img_robust_gaussian_0.05.json").stat().st_mtime_ns == first
+
+
+def test_noise_without_blur_has_its_own_baseline(levin_folder, tmp_path):
+    out = tmp_path / "only.json"
+    args = ["noise-only", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--noises", "impulse:0.08"]
+    assert main([*args, "--methods", "dip", "--out", str(out), *TINY[:-1]]) == 0
+    row = json.loads(out.read_text())["images"][0]
+    assert row["kernel_size"] == 1 and row["support_true"] == 1 and row["psnr_network"] == pytest.approx(row["psnr"])
+
+
+def test_bad_conditions_are_refused_in_one_line(levin_folder, capsys):
+    for args, word in (
+        (["noise", "--noises", "salt:1"], "gaussian:LEVEL"),
+        (["oversize", "--levels", "6"], "from 1 to 5"),
+        (["oversize", "--noise", "gaussian"], "gaussian:0.05"),
+    ):
+        assert main([*args, "--data", str(levin_folder)]) == 2
+        error = capsys.readouterr().err
+        assert word in error and error.count("\n") == 1

@@ -145,9 +145,12 @@ def test_refusals(options, words):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_the_protocol(name, blurred):
     assert set(PRESETS[name]) == {"instant", "quick", "paper"}
-    method = METHODS[name](9)
+    method = METHODS[name](9, out_channels=1)
     state = jax.eval_shape(method.init, jax.random.key(0), blurred)
     after, info = jax.eval_shape(method.step, state, blurred, jnp.asarray(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert info.loss.shape == ()
-    assert jax.eval_shape(method.restore, state, blurred).image.shape == blurred.shape
+    estimate = jax.eval_shape(method.estimate, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(info.estimate, estimate)
+    assert info.stopped.shape == () and info.stopped.dtype == bool
+    assert jax.eval_shape(method.restore, estimate, blurred).image.shape == blurred.shape

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "jbid"
 # each may import from its own level (but methods never one another) and from those before it
 LEVELS = [
     {"types"},
-    {"blur", "noise", "motion", "metrics", "score", "nets", "losses"},
+    {"blur", "noise", "locate", "motion", "metrics", "score", "nets", "losses"},
     {"prior", "transforms", "finish"},
     {"start"},
     {"methods"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from skimage import data, transform
 from skimage.color import rgb2ycbcr
 
 from jbid import images as im
-from jbid.metrics import align, kernel_similarity, psnr, ssim_matlab
+from jbid.metrics import align, frequency_band_error, kernel_similarity, lpips, psnr, ssim_matlab, vif
 from tests.conftest import GOLDEN
 
 
@@ -92,3 +93,63 @@ def test_refusals():
         align(np.zeros((50, 50)), np.zeros((50, 51)))
     with pytest.raises(ValueError, match="more than 30"):
         align(np.zeros((30, 50)), np.zeros((30, 50)))
+
+
+def test_vif_is_that_of_a_published_implementation():
+    import sewar
+
+    truth = picture()
+    rng = np.random.default_rng(0)
+    for other in (
+        scipy.ndimage.gaussian_filter(truth, 2),
+        np.clip(truth + 0.05 * rng.normal(size=truth.shape), 0, 1),
+        np.clip(1.3 * truth, 0, 1),
+        1 - truth,
+        truth,
+    ):
+        assert vif(other, truth) == pytest.approx(sewar.vifp(255 * truth, 255 * other), abs=1e-9)
+    assert vif(truth, truth) == pytest.approx(1)
+    with pytest.raises(ValueError, match="41x41"):
+        vif(truth[:20], truth[:20])
+
+
+def test_frequency_bands_are_rings():
+    truth = np.zeros((32, 32))
+    truth[16, 16] = 1.0
+    j = np.arange(32)
+    for frequency, ring in ((0.05, 0), (0.15, 1), (0.375, 3), (0.45, 4)):
+        n = round(frequency * 32)
+        wave = np.cos(2 * np.pi * n * j / 32)
+        error = frequency_band_error(truth + wave, truth)
+        assert np.argmax(error) == ring and np.allclose(np.delete(error, ring), 0, atol=1e-9)
+    np.testing.assert_allclose(frequency_band_error(0.5 * truth, truth), 0.5)
+    np.testing.assert_array_equal(frequency_band_error(truth, truth, bands=3), np.zeros(3))
+
+
+def test_lpips_tells_what_it_needs(tmp_path):
+    with pytest.raises(ValueError, match="alexnet-owt"):
+        lpips(picture(), picture(), tmp_path / "none.pth")
+
+
+def test_lpips_takes_the_weights_it_is_given(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs the extra lpips")
+    package = pytest.importorskip("lpips", reason="needs the extra lpips")
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    given = {
+        f"features.{name}": value
+        for part in ("slice1", "slice2", "slice3", "slice4", "slice5")
+        for name, value in getattr(model.net, part).state_dict().items()
+    }
+    torch.save(given, tmp_path / "alexnet.pth")
+    a, b = np.random.default_rng(0).random((2, 64, 70, 3)).astype(np.float32)
+    tensors = (torch.from_numpy(v.transpose(2, 0, 1)[None] * 2 - 1) for v in (a, b))
+    with torch.no_grad():
+        wanted = float(model(*tensors))
+    assert lpips(a, b, tmp_path / "alexnet.pth") == pytest.approx(wanted, rel=1e-5)
+    assert lpips(a, a, tmp_path / "alexnet.pth") == pytest.approx(0, abs=1e-7)
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="not torchvision's"):
+        lpips(a, b, tmp_path / "other.pth")

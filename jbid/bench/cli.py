@@ -9,7 +9,16 @@ from pathlib import Path
 import jbid.bench
 from jbid.cli import Parser, add_method_arguments, guarded, kernel_size
 
+# Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
+BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
+NOISE_ONLY = ("gaussian:0.1", "impulse:0.08", "shot:40")
 SETS = {"levin": "the 32 images of Levin et al. 2009", "lai": "the 100 uniformly blurred images of Lai et al. 2016"}
+
+CONDITIONS = {
+    "oversize": "kernel sizes given too large, from the true one (level 1) to half the picture (level 5)",
+    "noise": "blur with noise",
+    "noise-only": "noise without blur",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     for name, description in SETS.items():
         command = commands.add_parser(name, help=description, description=f"{description}: {_table.__doc__}")
         _add_table_arguments(command, name)
+    for name, description in CONDITIONS.items():
+        command = commands.add_parser(name, help=description, description=f"{description}: {_conditions.__doc__}")
+        _add_condition_arguments(command, name)
     return top
 
 
@@ -25,24 +37,50 @@ def _kernel_size(text: str) -> int | str:
     return text if text == "published" else kernel_size(text)
 
 
-def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
+def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
+    """What all benchmarks on sets of images share."""
     add = command.add_argument
-    add("--data", type=Path, metavar="DIR", help=f"the set's folder (default: {name} in $JBID_DATA)")
     add_method_arguments(command)
-    sizes = "SelfDeblur's for each kernel" if name == "levin" else "the kernel files'"
-    add(
-        "--kernel-size", type=_kernel_size, metavar="N", help=f"auto (default), one size for all, or published: {sizes}"
-    )
     some = command.add_mutually_exclusive_group()
     some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
     add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
     add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
-    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png (and _k.png) files there, compute nothing")
-    add("--out", type=Path, metavar="FILE.json", help=f"default: {name}_<method>_<preset>.json; images beside it")
+    add("--out", type=Path, metavar="FILE.json", help=f"default: {out}.json; images beside it")
     add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
+
+
+def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    add = command.add_argument
+    add("--data", type=Path, metavar="DIR", help=f"the set's folder (default: {name} in $JBID_DATA)")
+    _add_common_arguments(command, f"{name}_<method>_<preset>")
+    sizes = "SelfDeblur's for each kernel" if name == "levin" else "the kernel files'"
+    add(
+        "--kernel-size", type=_kernel_size, metavar="N", help=f"auto (default), one size for all, or published: {sizes}"
+    )
+    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png (and _k.png) files there, compute nothing")
     command.set_defaults(run=_table)
+
+
+def _add_condition_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    add = command.add_argument
+    add("--data", type=Path, metavar="DIR", help="the set's folder (default: its name in $JBID_DATA)")
+    add("--set-name", choices=tuple(SETS), default="levin", help="which set (default: levin)")
+    methods = ("robust", "selfdeblur") + (("dip",) if name == "noise-only" else ())
+    more = "; dip: the image network alone" if name == "noise-only" else ""
+    add("--methods", nargs="+", choices=methods, default=list(methods), help=f"default: {' '.join(methods)}{more}")
+    _add_common_arguments(command, f"{name}_<set>")
+    if name == "oversize":
+        add("--levels", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="default: 1 2 3 4 5")
+        add("--noise", metavar="MODEL:LEVEL", help="noise on top, for example gaussian:0.05 (default: none)")
+    else:
+        default = BLURRED if name == "noise" else NOISE_ONLY
+        add("--noises", nargs="+", default=list(default), metavar="MODEL:LEVEL", help=f"default: {' '.join(default)}")
+        sizes = command.add_mutually_exclusive_group().add_argument
+        sizes("--kernel-size", type=kernel_size, metavar="N", help="odd; auto (default) or half the picture")
+        sizes("--size-level", type=int, choices=range(1, 6), help="the size that is level N of `oversize`")
+    command.set_defaults(run=_conditions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,3 +94,10 @@ def _table(args: argparse.Namespace) -> int:
     from jbid.bench import table
 
     return table.main(args)
+
+
+def _conditions(args: argparse.Namespace) -> int:
+    """each method's PSNR, SSIM and VIF on pictures made from a set's sharp images and kernels, as table and plot."""
+    from jbid.bench import conditions
+
+    return conditions.main(args)

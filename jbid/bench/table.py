@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,10 +29,11 @@ from jbid.cli import (
 from jbid.data import lai, levin
 from jbid.data.levin import Item
 from jbid.deblur import Deblurred, Task, prepare
-from jbid.metrics import Aligned, align, kernel_similarity
+from jbid.metrics import Aligned, align, kernel_similarity, vif
 from jbid.settings import Settings
 from jbid.tiles import finish_large
 
+BORDER = 15
 OTHER_SHIFT = 5  # Levin's own; SelfDeblur's script uses 10
 
 
@@ -40,7 +42,7 @@ def protocol(max_shift: int) -> dict[str, Any]:
     return {
         "name": "sd_matlab",
         "maxshift": max_shift,
-        "border": 15,
+        "border": BORDER,
         "luma": "full-range BT.601 Y; Levin's images are gray",
         "iteration": "last",
         "description": "8-bit result; border of 15 left out; best of all shifts within maxshift in quarter pixels; "
@@ -60,6 +62,8 @@ def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: i
     sharp = im.luma(item.sharp)[..., 0]
     known = reference(item, max_shift)
     main, other = (align(image, sharp, max_shift=m) for m in (max_shift, OTHER_SHIFT))
+    blurred = align(im.luma(item.blurred)[..., 0], sharp, max_shift=max_shift)
+    inner = sharp[BORDER:-BORDER, BORDER:-BORDER]
     return {
         "psnr": main.psnr,
         "ssim": main.ssim,
@@ -68,7 +72,10 @@ def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: i
         "shift": main.shift,
         f"psnr_maxshift{OTHER_SHIFT}": other.psnr,
         f"ssim_maxshift{OTHER_SHIFT}": other.ssim,
-        "psnr_blurred": align(im.luma(item.blurred)[..., 0], sharp, max_shift=max_shift).psnr,
+        "psnr_blurred": blurred.psnr,
+        "ssim_blurred": blurred.ssim,
+        "vif": vif(main.image, inner),
+        "vif_blurred": vif(blurred.image, inner),
         "psnr_true_kernel": known.psnr,
     }
 
@@ -81,7 +88,7 @@ def report(rows: list[dict[str, Any]], header: dict[str, Any], out: Path | None)
         values = [row[key] for row in rows if row.get(key) is not None]
         return float(np.mean(values)) if values else None
 
-    keys = [k for k in rows[0] if isinstance(rows[0][k], (int, float))]
+    keys = [k for k in rows[0] if isinstance(rows[0][k], (int, float)) and k != "maxshift"]
     means = {key: mean(key) for key in keys}
     shown = [[row["name"], *(row.get(k) for k in keys)] for row in rows]
     shown.append([f"mean of {len(rows)}", *means.values()])
@@ -97,15 +104,30 @@ def report(rows: list[dict[str, Any]], header: dict[str, Any], out: Path | None)
 SETS = {"levin": levin, "lai": lai}
 
 
-def main(args: argparse.Namespace) -> int:
-    """`python -m jbid.bench levin` and `lai`."""
-    data = SETS[args.command]
-    names = args.only or data.NAMES[: args.limit]
+class Case(NamedTuple):
+    """An image and what to do with it."""
+
+    item: Item
+    settings: Settings
+    kernel: np.ndarray | None = None  # where it is told
+
+    @property
+    def identity(self) -> str:
+        return identity(self.settings, self.item.blurred, self.kernel)
+
+
+def loaded(args: argparse.Namespace, data) -> list[Item]:
+    """The images that the arguments ask for."""
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"got --limit {args.limit}, expected at least 1")
     if not 0 <= args.maxshift <= 15:
         raise ValueError(f"got --maxshift {args.maxshift}, expected 0 to 15, the border left out")
-    items = data.load(args.data, names)
+    return data.load(args.data, args.only or data.NAMES[: args.limit])
+
+
+def main(args: argparse.Namespace) -> int:
+    """`python -m jbid.bench levin` and `lai`."""
+    items = loaded(args, SETS[args.command])
     header = {"benchmark": args.command, "protocol": protocol(args.maxshift), **versions_and_device()}
     if args.score:
         return _score_folder(args, items, header)
@@ -115,55 +137,68 @@ def main(args: argparse.Namespace) -> int:
         args.kernel_size = None
     settings = settings_from(args)
     out = args.out or Path(f"{args.command}_{settings.method}_{settings.preset}.json")
-    folder = out_dir(out.parent / out.stem)
     header["settings"] = settings._asdict() | {"kernel_size": "published" if published else settings.kernel_size}
-    batch = args.batch or (1 if jax.default_backend() == "cpu" else 4)
-    rows: dict[str, dict[str, Any]] = {}
-    # images of one shape and, where it is known, one kernel size are neighbours, so that they can share a launch
-    groups: dict[tuple, list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.blurred.shape, item.kernel_size if published else 0), []).append(item)
-    with interruptible() as asked, tqdm(total=len(items), desc=out.stem, unit="image", dynamic_ncols=True) as bar:
-        for (_, size), group in groups.items():
-            own = settings._replace(kernel_size=size) if size else settings
-            ids = {item.name: identity(own, item.blurred, np.array(args.maxshift)) for item in group}
-            left = []
-            for item in group:
-                row = read_json(folder / f"{item.name}.json") if args.resume else {}
-                if row.get("identity") == ids[item.name]:
-                    rows[item.name] = row
-                    bar.update()
-                else:
-                    left.append(item)
-            for some in (left[i : i + batch] for i in range(0, len(left), batch)):
-                if asked:
-                    break
-                for item, row in _solved(some, own, ids, folder, args, asked):
-                    rows[item.name] = row
-                    bar.update()
-                    tqdm.write(f"{item.name}: {row['psnr']:.2f} dB {row['ssim']:.4f} in {row['seconds']:.1f} s")
-    found = [rows[item.name] for item in items if item.name in rows]
-    if found:
-        report(found, header, out)
-    if len(found) < len(items):
+    cases = [Case(it, settings._replace(kernel_size=it.kernel_size) if published else settings) for it in items]
+    rows, complete = run_cases(cases, out, args)
+    if rows:
+        report(rows, header, out)
+    return finished(complete, out)
+
+
+def finished(complete: bool, out: Path) -> int:
+    """The exit code; what was kept for resuming is cleared away where all is done."""
+    if not complete:
         print("stopped early; --resume with the same arguments goes on from here")
         return INTERRUPTED
-    shutil.rmtree(folder / ".jbid", ignore_errors=True)
+    shutil.rmtree(out.parent / out.stem / ".jbid", ignore_errors=True)
     return 0
 
 
-def _solved(
-    items: list[Item], settings: Settings, ids: dict[str, str], folder: Path, args: argparse.Namespace, asked: list
-) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """The row of each item, its result written; items of one kernel size share a launch. Nothing where stopped."""
-    tasks = [prepare(item.blurred, settings) for item in items]
-    for size in sorted({task.kernel_size for task in tasks}):
-        at = [i for i, task in enumerate(tasks) if task.kernel_size == size]
-        checkpoint = folder / ".jbid" / ids[items[at[0]].name]
+def run_cases(cases: Sequence[Case], out: Path, args: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    """A row for each case, in order, written to a folder beside `out` as it comes; and whether they are all there.
+
+    With --resume, rows of the same settings and pictures are taken from there.
+    """
+    folder = out_dir(out.parent / out.stem)
+    batch = args.batch or (1 if jax.default_backend() == "cpu" else 4)
+    rows: dict[str, dict[str, Any]] = {}
+    # images of one shape and settings are neighbours, so that they can share a launch
+    groups: dict[tuple, list[Case]] = {}
+    for case in cases:
+        same = json.dumps(case.settings._asdict(), default=list), case.item.blurred.shape, case.kernel is None
+        groups.setdefault(same, []).append(case)
+    with interruptible() as asked, tqdm(total=len(cases), desc=out.stem, unit="image", dynamic_ncols=True) as bar:
+        for group in groups.values():
+            left = []
+            for case in group:
+                row = read_json(folder / f"{case.item.name}.json") if args.resume else {}
+                if row.get("identity") == case.identity and row.get("maxshift") == args.maxshift:
+                    rows[case.item.name] = row
+                    bar.update()
+                else:
+                    left.append(case)
+            for some in (left[i : i + batch] for i in range(0, len(left), batch)):
+                if asked:
+                    break
+                for row in _solved(some, folder, args, asked):
+                    rows[row["name"]] = row
+                    bar.update()
+                    tqdm.write(f"{row['name']}: {row['psnr']:.2f} dB {row['ssim']:.4f} in {row['seconds']:.1f} s")
+    found = [rows[case.item.name] for case in cases if case.item.name in rows]
+    return found, len(found) == len(cases)
+
+
+def _solved(cases: Sequence[Case], folder: Path, args: argparse.Namespace, asked: list) -> Iterator[dict[str, Any]]:
+    """The row of each case, its result written; those of one kernel size share a launch. Nothing where stopped."""
+    settings = cases[0].settings
+    tasks = [prepare(case.item.blurred, settings, kernel=case.kernel) for case in cases]
+    for shape in sorted({task.kernel_shape for task in tasks}):
+        at = [i for i, task in enumerate(tasks) if task.kernel_shape == shape]
+        checkpoint = folder / ".jbid" / cases[at[0]].identity
         answers, complete = launch(
             [tasks[i] for i in at],
             settings,
-            name=items[at[0]].name,
+            name=cases[at[0]].item.name,
             folder=checkpoint,
             resume=args.resume,
             seconds=args.checkpoint_every,
@@ -172,7 +207,7 @@ def _solved(
         if not complete:
             return
         for i, answer in zip(at, answers):
-            item, task = items[i], tasks[i]
+            item, task = cases[i].item, tasks[i]
             im.write(folder / f"{item.name}_x.png", answer.image)
             im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
             # scored as written: 8 bits
@@ -185,10 +220,11 @@ def _solved(
                 network = np.round(im.luma(answer.network_image)[..., 0] * 255) / 255
                 aligned = align(network, im.luma(item.sharp)[..., 0], max_shift=args.maxshift)
                 row |= {"psnr_network": aligned.psnr, "ssim_network": aligned.ssim}
-            row |= {"seconds": answer.seconds, "chosen": answer.chosen, "identity": ids[item.name]}
+            row |= {"seconds": answer.seconds, "chosen": answer.chosen, "stopped": [int(n) for n in answer.stopped]}
+            row |= {"identity": cases[i].identity, "maxshift": args.maxshift}
             row["candidates"] = [candidate.told() for candidate in answer.candidates]
             write_json(folder / f"{item.name}.json", row)
-            yield item, row
+            yield row
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
@@ -200,7 +236,7 @@ def _sizes(item: Item, answer: Deblurred, task: Task) -> dict[str, Any]:
         return max(side.stop - side.start for side in part)
 
     return {
-        "kernel_size": task.kernel_size,
+        "kernel_size": max(task.kernel_shape),
         "support_start": max(task.edges.support) if task.edges else None,
         "support": extent(answer.kernel),
         "support_true": extent(item.kernel),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from jbid.methods import selfdeblur as _selfdeblur
+from collections.abc import Callable
+from typing import Any
 
-METHODS = {"selfdeblur": _selfdeblur.selfdeblur}
-PRESETS = {"selfdeblur": _selfdeblur.PRESETS}
+from jbid.methods import robust as _robust
+from jbid.methods import selfdeblur as _selfdeblur
+from jbid.types import Method
+
+METHODS: dict[str, Callable[..., Method]] = {"selfdeblur": _selfdeblur.selfdeblur, "robust": _robust.robust}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {"selfdeblur": _selfdeblur.PRESETS, "robust": _robust.PRESETS}
+# what a method is asked for besides where the kernel is known
+NON_BLIND: dict[str, dict[str, Any]] = {"selfdeblur": {"loss": "ssim"}, "robust": {}}

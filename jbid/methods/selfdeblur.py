@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
-import jax.numpy as jnp
-import optax
 from jax import Array
 
 from jbid import losses
-from jbid.nets.mlp import KernelMLP
-from jbid.nets.skip import Skip, Squeezed
-from jbid.prior import deep_prior, fixed, free_kernel, uniform_code
+from jbid.nets.skip import Skip
+from jbid.prior import adam, deep_prior, fixed, kernel_generator, kernel_shape, latent_shape, uniform_code
 from jbid.types import Estimate, Loss, Method
-
-HIDDEN = {"mlp": (1000,), "linear": (), "deep_mlp": (1000, 1000)}
 
 
 def _loss(name: str, ssim_from: int, tv_weight: float | None, squared_tv: bool) -> Loss:
@@ -30,7 +25,7 @@ def _loss(name: str, ssim_from: int, tv_weight: float | None, squared_tv: bool) 
 
 
 def selfdeblur(
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     steps: int = 5000,
     out_channels: int = 1,
@@ -58,12 +53,12 @@ def selfdeblur(
     latent size, perturbed by N(0, input_noise^2) in every step, z_k ~ U(0, 0.1) in 200 dimensions. y is (h, w,
     out_channels): 1 for luma, 3 for rgb, where one kernel serves all channels.
 
-    kernel_size: odd side of the square kernel in pixels. steps: used by the "cosine" schedule, which decays both
-    learning rates to zero over them; "halve" halves both at each of `milestones`. kernel_net: Table 2's variants: "mlp"
-    (the method), "linear" (no hidden layer), "deep_mlp" (an extra one), "skip" (Double-DIP); and "free", a softmax
-    over free logits. kernel_hold: steps in which the kernel stays where it starts. loss: "mse_ssim" is MSE in
-    steps t < ssim_from and 1 - SSIM from then on; "mse_tv" the paper's MSE + tv_weight TV, tv_weight None meaning
-    0.1 sigma with sigma estimated from y; "ssim" 1 - SSIM throughout. alternating: Algorithm 1 in place of 2.
+    kernel_size: odd side of the square kernel in pixels, or rows and columns. steps: used by the "cosine" schedule,
+    which decays both learning rates to zero over them; "halve" halves both at each of `milestones`. kernel_net: Table
+    2's variants: "mlp" (the method), "linear" (no hidden layer), "deep_mlp" (an extra one), "skip" (Double-DIP); and
+    "free", a softmax over free logits. kernel_hold: steps in which the kernel stays where it starts. loss: "mse_ssim"
+    is MSE in steps t < ssim_from and 1 - SSIM from then on; "mse_tv" the paper's MSE + tv_weight TV, tv_weight None
+    meaning 0.1 sigma with sigma estimated from y; "ssim" 1 - SSIM throughout. alternating: Algorithm 1 in place of 2.
     kernel: a known kernel, (kernel_size, kernel_size) with sum one, held fixed: the non-blind refinement.
 
     The defaults are those of the published script for Levin's images, which differs from the paper: it has no TV term,
@@ -76,45 +71,15 @@ def selfdeblur(
 
     Raises ValueError for an even or non-positive kernel size and for unknown names.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(
-            f"got kernel size {kernel_size}, expected a positive odd number such as {kernel_size // 2 * 2 + 1}"
-        )
-    shape = (kernel_size, kernel_size)
-    if kernel is not None and kernel.shape != shape:
-        raise ValueError(f"got a known kernel of shape {kernel.shape}, expected {shape}: set kernel_size to its size")
-    if kernel_net not in (*HIDDEN, "skip", "free"):
-        raise ValueError(f"got kernel_net {kernel_net!r}, expected one of {', '.join((*HIDDEN, 'skip', 'free'))}")
-    if schedule not in ("halve", "cosine"):
-        raise ValueError(f"got schedule {schedule!r}, expected 'halve' or 'cosine'")
-
-    def adam(rate, hold=0):
-        if schedule == "cosine":
-            decayed = optax.cosine_decay_schedule(rate, steps)
-        else:
-            decayed = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
-        return optax.adam((lambda t: jnp.where(t < hold, 0.0, decayed(t))) if hold else decayed)
-
+    shape = kernel_shape(kernel_size, kernel)
+    decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
-
-    def latent(blurred):
-        return blurred.shape[0] + kernel_size - 1, blurred.shape[1] + kernel_size - 1, 8
-
     image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None)
-    if kernel is not None:
-        kernel_generator = fixed(kernel)
-    elif kernel_net == "free":
-        kernel_generator = free_kernel(shape)
-    elif kernel_net == "skip":
-        net = Squeezed(skip(output="softmax", non_local_from=None))
-        kernel_generator = uniform_code(net, lambda blurred: (*shape, 8), noise=input_noise)
-    else:
-        kernel_generator = uniform_code(KernelMLP(shape, HIDDEN[kernel_net]), lambda blurred: (200,))
     return deep_prior(
-        uniform_code(image_net, latent, noise=input_noise),
-        kernel_generator,
+        uniform_code(image_net, partial(latent_shape, shape, 8), noise=input_noise),
+        kernel_generator(kernel_net, shape, skip, input_noise) if kernel is None else fixed(kernel),
         loss=_loss(loss, ssim_from, tv_weight, squared_tv),
-        tx=Estimate(adam(image_lr), adam(kernel_lr, kernel_hold)),
+        tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),
         alternating=alternating,
     )
 

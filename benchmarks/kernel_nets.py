@@ -1,0 +1,128 @@
+"""Which network learns a blur kernel's frequencies, and how fast (Zhuang et al., Fig. 12)?
+
+    python -m benchmarks.kernel_nets --out kernel_nets.json
+
+A simulated motion kernel is fitted by each kernel network: directly, min ||k - k_hat||^2, and from a picture with the
+sharp image known, min mean (y - k_hat * x)^2. The frequency band error (`jbid.metrics.frequency_band_error`, five
+rings) is taken along the way. One seed; Adam at each of `--rates`, the best of which is drawn for each network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from skimage import data
+
+from jbid.blur import blur
+from jbid.cli import guarded, versions_and_device, write_json
+from jbid.images import replacing
+from jbid.methods.robust import siren_kernel
+from jbid.metrics import frequency_band_error
+from jbid.motion import gaussian_process_kernel
+from jbid.nets.siren import Siren
+from jbid.nets.skip import Skip
+from jbid.prior import kernel_generator
+from jbid.run import compiled
+
+EXPERIMENTS = ("regression", "estimation")
+BANDS = ("lowest", "low", "middle", "high", "highest")
+
+
+def networks(size: int) -> dict:
+    """The kernel generators that are compared."""
+    shape = (size, size)
+    return {
+        "SIREN": siren_kernel(shape, Siren(mean=1 / (size * size + 1)), normalise=True),
+        "MLP": kernel_generator("mlp", shape, Skip, 0.0),
+        "DIP": kernel_generator("skip", shape, Skip, 0.0),
+    }
+
+
+def fitted(generator, kernel, experiment: str, rate: float, steps: int, every: int) -> dict:
+    """FBE at every `every`-th step."""
+    x = jnp.asarray(data.camera()[100:300, 100:300, None] / 255, jnp.float32)
+    y = blur(x, kernel)
+    tx = optax.adam(rate)
+    params, code = generator.init(jax.random.key(0), y)
+
+    def distance(params):
+        k = generator.apply(params, code, None)
+        return jnp.sum((k - kernel) ** 2) if experiment == "regression" else jnp.mean((blur(x, k) - y) ** 2)
+
+    @partial(compiled, donate_argnums=0)
+    def step(carry):
+        params, state = carry
+        updates, state = tx.update(jax.grad(distance)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    apply = compiled(lambda params: generator.apply(params, code, None))
+    carry, told = (params, tx.init(params)), {"at": [], "fbe": []}
+    for t in range(steps + 1):
+        if t % every == 0:
+            told["at"].append(t)
+            told["fbe"].append(frequency_band_error(np.asarray(apply(carry[0])), np.asarray(kernel)).tolist())
+        carry = step(carry)
+    return told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=45, help="kernel side in pixels (default 45)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3, 3e-3], help="learning rates")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("kernel_nets.json"))
+    args = parser.parse_args()
+    return guarded(lambda: run_all(args))
+
+
+def run_all(args: argparse.Namespace) -> int:
+    kernel = gaussian_process_kernel(jax.random.key(3), args.size)
+    found: dict = {}
+    tried = []
+    for experiment in EXPERIMENTS:
+        for name, generator in networks(args.size).items():
+            runs = [
+                {"rate": rate, **fitted(generator, kernel, experiment, rate, args.steps, max(1, args.steps // 50))}
+                for rate in args.rates
+            ]
+            tried += [{"experiment": experiment, "network": name, **told} for told in runs]
+            best = min(runs, key=lambda told: np.mean(told["fbe"][-1]))
+            found.setdefault(experiment, {})[name] = best
+            errors = ", ".join(f"{b} {v:.3f}" for b, v in zip(BANDS, best["fbe"][-1]))
+            print(f"{experiment}, {name}, rate {best['rate']:g}: {errors}", flush=True)
+    told = {"size": args.size, "steps": args.steps}
+    write_json(args.out, {"benchmark": "kernel_nets", **told, **versions_and_device(), "runs": tried})
+    plot(args.out.with_suffix(".png"), found)
+    print(f"-> {args.out}, {args.out.with_suffix('.png')}")
+    return 0
+
+
+def plot(path: Path, found: dict) -> None:
+    """A panel for each experiment and network, a line for each band."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey="row")
+    for row, (experiment, curves) in zip(axes, found.items()):
+        for axis, (name, told) in zip(row, curves.items()):
+            for band, values in zip(BANDS, np.transpose(told["fbe"])):
+                axis.plot(told["at"], values, label=band)
+            axis.set_title(f"{experiment}, {name}, rate {told['rate']:g}", fontsize=10)
+            axis.set_ylim(0, 1.5)
+            axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("frequency band error")
+    axes[1, 1].set_xlabel("steps")
+    axes[0, 2].legend(fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

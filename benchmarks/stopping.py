@@ -1,0 +1,158 @@
+"""Does early stopping stop near the peak? PSNR against the iteration, with the detected stop (Zhuang et al., Fig. 15).
+
+    python -m benchmarks.stopping --noise gaussian:0.05 --out stopping.json
+
+Runs `robust` without stopping on pictures made from Levin's set (JBID_DATA), and asks afterwards where the moving
+variance would have stopped it, with the window's sampled pixels and with all pixels of all images. Writes the curves as
+JSON and as a picture. Each image is kept as it is done; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jbid import images as im
+from jbid.bench.conditions import synthesised
+from jbid.cli import (
+    Parser,
+    add_method_arguments,
+    guarded,
+    identity,
+    out_dir,
+    read_json,
+    settings_from,
+    versions_and_device,
+    write_json,
+)
+from jbid.data import levin
+from jbid.deblur import prepare
+from jbid.metrics import align
+from jbid.run import compiled
+from jbid.settings import Settings, build
+
+NAMES = [f"im{i}_kernel{k}_img" for i, k in ((1, 1), (1, 5), (2, 3), (2, 6), (3, 2), (3, 8), (4, 4), (4, 7))]
+
+
+def curves(item: levin.Item, settings: Settings, every: int, full: bool) -> dict:
+    """Loss and moving variance at each step, PSNR at every `every`-th one."""
+    options = settings.options | {"stop": True, "patience": 10**9}
+    task = prepare(item.blurred, settings)
+    method = build(settings._replace(options=options), task.kernel_shape, task.observed.shape[-1])
+    observed = jnp.asarray(task.observed)
+    state = compiled(method.init)(jax.random.key(settings.seed), observed, task.start)
+    step, restore = compiled(method.step, donate_argnums=0), compiled(method.restore)
+    truth = im.luma(item.sharp)[..., 0]
+    told: dict = {"loss": [], "variance": [], "at": [], "psnr": []}
+    seen: list = []
+    if full:
+        told["variance_all_pixels"] = []
+    window = settings.options["window"]
+    for t in tqdm(range(settings.steps), desc=item.name, unit="step"):
+        state, info = step(state, observed, jnp.asarray(t))
+        told["loss"].append(float(info.loss))
+        told["variance"].append(float(state.variance))
+        if full:
+            seen = [*seen, np.asarray(info.estimate.image)][-window:]
+            told["variance_all_pixels"].append(float(np.var(seen, 0).mean()) if len(seen) == window else np.inf)
+        if t % every == 0:
+            x = np.asarray(restore(info.estimate, observed).image)
+            told["at"].append(t)
+            told["psnr"].append(align(im.luma(x)[..., 0], truth).psnr)
+    return told
+
+
+def stop_at(variance: list[float], patience: int) -> tuple[int, int]:
+    """The step whose image is kept, and the step after which the run would have stopped (its length: it did not)."""
+    least, best = np.inf, 0
+    for t, value in enumerate(variance):
+        if value < least or not np.isfinite(value):
+            least, best = min(least, value), t
+        elif t - best >= patience:
+            return best, t + 1
+    return best, len(variance)
+
+
+def main() -> int:
+    parser = Parser("python -m benchmarks.stopping", description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", nargs="+", default=NAMES)
+    parser.add_argument("--noise", default="gaussian:0.05")
+    parser.add_argument("--every", type=int, default=10, help="steps between two scores (default 10)")
+    parser.add_argument("--full", action="store_true", help="also keep whole images, to compare with")
+    parser.add_argument("--out", type=Path, default=Path("stopping.json"))
+    parser.add_argument("--resume", action="store_true")
+    add_method_arguments(parser)
+    args = parser.parse_args()
+    args.method = args.method or "robust"
+    return guarded(lambda: run_all(args))
+
+
+def run_all(args: argparse.Namespace) -> int:
+    settings = settings_from(args)
+    folder = out_dir(args.out.parent / args.out.stem)
+    rows = []
+    for item in levin.load(args.data, args.only):
+        given = synthesised(item, args.noise, settings.seed)
+        name = identity(settings, given.blurred, np.array([args.every, args.full]))
+        kept = folder / f"{item.name}.json"
+        row = read_json(kept) if args.resume else {}
+        if row.get("identity") != name:
+            told = curves(given, settings, args.every, args.full)
+            before = align(im.luma(given.blurred)[..., 0], im.luma(given.sharp)[..., 0]).psnr
+            row = {"name": item.name, "identity": name, "psnr_blurred": before, **told}
+            write_json(kept, row)
+        rows.append(judged(row, settings.options["patience"] or 200))
+        told = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1]["stop"].items())
+        print(f"{item.name}: {told}", flush=True)
+    gaps = {key: float(np.mean([row["stop"][key] for row in rows])) for key in ("gap", "gap_last")}
+    print(f"mean gap to the peak, stopped: {gaps['gap']:.2f} dB; at the end: {gaps['gap_last']:.2f} dB")
+    header = {"benchmark": "stopping", "noise": args.noise, "settings": settings._asdict(), **versions_and_device()}
+    write_json(args.out, {**header, "mean": gaps, "images": rows})
+    plot(args.out.with_suffix(".png"), rows, args.noise)
+    print(f"-> {args.out}, {args.out.with_suffix('.png')}")
+    return 0
+
+
+def judged(row: dict, patience: int) -> dict:
+    """The row with where it would have been stopped and what that costs against its peak."""
+    best, stop = stop_at(row["variance"], patience)
+
+    def psnr(step):
+        return float(np.interp(step, row["at"], row["psnr"]))
+
+    peak = float(np.max(row["psnr"]))
+    found = {"best": best, "stop": stop, "psnr": psnr(best), "peak": peak}
+    found |= {"peak_at": row["at"][int(np.argmax(row["psnr"]))]}
+    found |= {"gap": peak - psnr(best), "gap_last": peak - row["psnr"][-1]}
+    if "variance_all_pixels" in row:
+        found["best_all_pixels"], found["stop_all_pixels"] = stop_at(row["variance_all_pixels"], patience)
+    return row | {"stop": found}
+
+
+def plot(path: Path, rows: list[dict], noise: str) -> None:
+    """The curves, the kept image's step as a dot, the stop as a line."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * lines), layout="constrained")
+    for axis, row in zip(np.ravel(figure.subplots(lines, columns, squeeze=False)), rows):
+        axis.plot(row["at"], row["psnr"])
+        axis.plot(row["stop"]["best"], row["stop"]["psnr"], "o")
+        axis.axvline(row["stop"]["stop"], color="gray", linestyle=":")
+        axis.axhline(row["psnr_blurred"], color="k", linestyle="--", linewidth=0.8)
+        axis.set_title(row["name"], fontsize=9)
+    figure.suptitle(f"PSNR (dB) against steps, {noise}; dot: kept, dotted: stopped, dashed: the picture given")
+    with im.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

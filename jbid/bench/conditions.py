@@ -1,0 +1,172 @@
+"""Benchmarks that vary one thing about known images: the kernel size that is given, or the noise.
+
+The experiments of Zhuang et al., Blind Image Deblurring with Unknown Kernel Size and Substantial Noise, sections 4.2.1
+to 4.2.3, on any method. Pictures are made from the sharp images and kernels of a set: y = k * x, of the part that saw
+the whole kernel, with noise where asked for, rounded to 8 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jbid.bench.table import SETS, Case, finished, loaded, protocol, run_cases
+from jbid.blur import blur, crop_centre
+from jbid.cli import settings_from, versions_and_device, write_json
+from jbid.data.levin import Item
+from jbid.images import replacing
+from jbid.noise import MODELS, parse_noise
+from jbid.settings import Settings
+
+LEVELS = 5
+
+
+def level_size(kernel: Sequence[int], picture: Sequence[int], level: int) -> int:
+    """The odd kernel size of a level of overspecification: 1 the true size, 5 half the picture, evenly in between."""
+    true, half = max(kernel), min(picture) / 2
+    return round((true + (half - true) * (level - 1) / (LEVELS - 1) - 1) / 2) * 2 + 1
+
+
+def synthesised(item: Item, noise: str | None, seed: int, *, blurred: bool = True) -> Item:
+    """The item with a picture made from its truth; the noise depends on the seed, the item's name and the model."""
+    x = jnp.asarray(item.sharp)
+    k = jnp.asarray(item.kernel if blurred else np.ones((1, 1), np.float32))
+    y = blur(x, k)
+    if noise:
+        model, level = parse_noise(noise)
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{item.name} {noise}".encode()))
+        y = MODELS[model](key, y, level)
+    y = np.round(np.clip(np.asarray(y), 0, 1) * 255) / np.float32(255)
+    return item._replace(blurred=y, sharp=np.asarray(crop_centre(x, k.shape)), kernel=np.asarray(k))
+
+
+def _label(text: str) -> str:
+    return text.replace(":", "_")
+
+
+def _cases(args: argparse.Namespace, items: Sequence[Item]) -> list[tuple[str, str, Case]]:
+    """(method, condition, case) for all that is asked for."""
+    found = []
+    for method in args.methods:
+        args.method = "robust" if method == "dip" else method
+        settings = settings_from(args)
+        for item in items:
+            if args.command == "oversize":
+                given = synthesised(item, args.noise, settings.seed)
+                for level in args.levels:
+                    size = level_size(item.kernel.shape, given.blurred.shape[:2], level)
+                    case = Case(given, settings._replace(kernel_size=size))
+                    found.append((method, f"level {level}", case))
+                continue
+            for noise in args.noises:
+                given = synthesised(item, noise, settings.seed, blurred=args.command == "noise")
+                own = settings
+                if args.size_level is not None:
+                    size = level_size(item.kernel.shape, given.blurred.shape[:2], args.size_level)
+                    own = settings._replace(kernel_size=size)
+                if method == "dip":
+                    # the image network alone, told that there is no blur
+                    one = np.ones((1, 1), np.float32)
+                    case = Case(given, settings._replace(kernel_size=1, finish=False, patch=0), one)
+                else:
+                    case = Case(given, own)
+                found.append((method, noise, case))
+    return [
+        (m, c, case._replace(item=case.item._replace(name=f"{case.item.name}_{m}_{_label(c.replace(' ', ''))}")))
+        for m, c, case in found
+    ]
+
+
+def main(args: argparse.Namespace) -> int:
+    """`python -m jbid.bench oversize`, `noise` and `noise-only`."""
+    if args.command == "oversize" and not all(1 <= level <= LEVELS for level in args.levels):
+        raise ValueError(f"got --levels {args.levels}, expected numbers from 1 to {LEVELS}")
+    for noise in [args.noise] if args.command == "oversize" and args.noise else getattr(args, "noises", []):
+        parse_noise(noise)
+    items = loaded(args, SETS[args.set_name])
+    labelled = _cases(args, items)
+    out = args.out or Path(f"{args.command}_{args.set_name}.json")
+    rows, complete = run_cases([case for _, _, case in labelled], out, args)
+    by_name = {row["name"]: row for row in rows}
+    told = []
+    for method, condition, case in labelled:
+        if row := by_name.get(case.item.name):
+            told.append({"method": method, "condition": condition, **row})
+    if told:
+        _report(told, args, items, out)
+    return finished(complete, out)
+
+
+COLUMNS = ("psnr", "ssim", "vif", "kernel_similarity", "psnr_network", "seconds")
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the images for each condition, of what was given and of each method."""
+
+    def mean(some, key):
+        values = [row[key] for row in some if row.get(key) is not None]
+        return float(np.mean(values)) if values else None
+
+    means = []
+    for condition in dict.fromkeys(row["condition"] for row in rows):
+        here = [row for row in rows if row["condition"] == condition]
+        given = {key: mean(here, f"{key}_blurred") for key in ("psnr", "ssim", "vif")}
+        means.append({"condition": condition, "method": "input", "images": None, **given})
+        known = {"psnr": mean(here, "psnr_true_kernel")}
+        means.append({"condition": condition, "method": "finish, true kernel", "images": None, **known})
+        for method in dict.fromkeys(row["method"] for row in here):
+            own = [row for row in here if row["method"] == method]
+            values = {key: mean(own, key) for key in COLUMNS}
+            means.append({"condition": condition, "method": method, "images": len(own), **values})
+    return means
+
+
+def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, items: Sequence[Item], out: Path) -> None:
+    from tabulate import tabulate
+
+    means = summary(rows)
+    keys = ["condition", "method", "images", *COLUMNS]
+    shown = [[row.get(key) for key in keys] for row in means]
+    formats = ("", "", "", ".2f", ".4f", ".4f", ".3f", ".2f", ".1f")
+    print(tabulate(shown, keys, tablefmt="github", floatfmt=formats))
+    device = versions_and_device()
+    print(f"protocol: sd_matlab, maxshift {args.maxshift}, pictures synthesised; {device['device']}")
+    settings: dict[str, Settings] = {}
+    for method in args.methods:
+        args.method = "robust" if method == "dip" else method
+        settings[method] = settings_from(args)
+    header = {"benchmark": args.command, "set": args.set_name, "protocol": protocol(args.maxshift), **device}
+    header |= {"settings": {method: own._asdict() for method, own in settings.items()}}
+    write_json(out, {**header, "means": means, "images": list(rows)})
+    print(f"-> {out}")
+    plot(out.with_suffix(".png"), means, args.command)
+    print(f"-> {out.with_suffix('.png')}")
+
+
+def plot(path: Path, means: Sequence[dict[str, Any]], title: str) -> None:
+    """PSNR, SSIM and VIF against the condition, a line for each method, dashed for what was given."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    conditions = list(dict.fromkeys(row["condition"] for row in means))
+    for axis, key in zip(figure.subplots(1, 3), ("psnr", "ssim", "vif")):
+        for method in dict.fromkeys(row["method"] for row in means):
+            found = {row["condition"]: row.get(key) for row in means if row["method"] == method}
+            values = [found.get(condition) for condition in conditions]
+            if any(value is not None for value in values):
+                style = "k--" if method == "input" else "o-"
+                axis.plot(conditions, [np.nan if v is None else v for v in values], style, label=method)
+        axis.set_title("PSNR, dB" if key == "psnr" else key.upper())
+        axis.tick_params(axis="x", rotation=20)
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import colorsys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+from skimage.restoration import estimate_sigma
+
+from jbid.blur import blur
+from jbid.finish import finish, weight_for
+from jbid.metrics import align
+from jbid.motion import gaussian_process_kernel
+from jbid.noise import (
+    LEVELS,
+    MODELS,
+    gaussian_noise,
+    impulse_noise,
+    impulses,
+    noise_level,
+    parse_noise,
+    saturation,
+    shot_noise,
+    without_impulses,
+)
+from jbid.run import compiled
+
+GRAY = jnp.full((200, 200, 3), 0.4)
+KEY = jax.random.key(0)
+
+
+def test_the_models_have_the_statistics_they_name():
+    x = gaussian_noise(KEY, GRAY, 0.05)
+    assert float((x - GRAY).std()) == pytest.approx(0.05, rel=0.02)
+    x = impulse_noise(KEY, GRAY, 0.08)
+    hit = np.asarray(x != GRAY)
+    assert hit.any(-1).mean() == pytest.approx(0.08, abs=0.005) and (hit.any(-1) == hit.all(-1)).all()
+    assert (x[..., 0] == 1).mean() == pytest.approx(0.04, abs=0.004)
+    x = shot_noise(KEY, GRAY, 25)
+    assert float(x.mean()) == pytest.approx(0.4, abs=0.005)
+    # the variance of a Poisson number is its mean
+    assert float(x.std()) == pytest.approx(np.sqrt(0.4 / 25), rel=0.03)
+    np.testing.assert_allclose(x * 25, np.round(x * 25), atol=1e-4)
+
+
+def test_saturation_is_that_of_the_standard_library():
+    x = jax.random.uniform(KEY, (4, 5, 3))
+    got = saturation(KEY, x)
+    for pixel, other in zip(np.asarray(x).reshape(-1, 3), np.asarray(got).reshape(-1, 3)):
+        h, s, v = colorsys.rgb_to_hsv(*pixel)
+        np.testing.assert_allclose(other, colorsys.hsv_to_rgb(h, min(2 * s + 0.1, 1), v), atol=2e-3)
+    with pytest.raises(ValueError, match="colour"):
+        saturation(KEY, x[..., :1])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_same_key_same_noise(model):
+    x = jax.random.uniform(KEY, (30, 30, 3))
+    a, b, c = (MODELS[model](jax.random.key(s), x, LEVELS[model][1]) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any() and a.min() >= 0 and a.max() <= 1
+
+
+def test_noise_is_read_from_words():
+    assert parse_noise("gaussian:0.05") == ("gaussian", 0.05)
+    assert parse_noise("impulse:high") == ("impulse", 0.08) and parse_noise("shot:low") == ("shot", 90)
+    assert parse_noise("saturation") == ("saturation", 2)
+    for text in ("gaussian", "gaussian:x", "gaussian:-1", "impulse:2", "salt:0.1", "shot:inf", "shot:nan"):
+        with pytest.raises(ValueError, match=r"expected .*:"):
+            parse_noise(text)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    x = jnp.asarray(data.camera()[100:340, 100:340, None] / 255, jnp.float32)
+    kernel = gaussian_process_kernel(jax.random.key(5), 17)
+    return x, kernel, blur(x, kernel)
+
+
+def test_the_noise_level_of_a_blurred_picture_is_found(scene):
+    for sigma in (0.005, 0.02, 0.05):
+        y = gaussian_noise(KEY, scene[2], sigma)
+        assert float(noise_level(y)) == pytest.approx(sigma, rel=0.15)
+        assert float(noise_level(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.03)
+
+
+def test_impulses_are_found_and_nothing_else(scene):
+    y = scene[2]
+    assert not impulses(y).any()
+    hit = impulse_noise(KEY, y, 0.08)
+    planted = np.asarray(jnp.abs(hit - y).max(-1) > 0.2)
+    found = np.asarray(impulses(hit)[..., 0])
+    assert found[planted].mean() > 0.97 and found[~planted].mean() < 0.01
+    assert float(jnp.abs(without_impulses(hit) - y).mean()) < 0.1 * float(jnp.abs(hit - y).mean())
+    assert float(noise_level(without_impulses(hit))) < 0.005 < float(noise_level(hit))
+
+
+@pytest.mark.parametrize("noise", ["gaussian:0.05", "impulse:0.08", "shot:90"])
+def test_finish_suits_itself_to_the_noise(scene, noise):
+    x, kernel, clean = scene
+    model, level = parse_noise(noise)
+    y = MODELS[model](KEY, clean, level)
+    truth = np.asarray(x[8:-8, 8:-8, 0])
+
+    def gained(**options):
+        return align(np.asarray(compiled(partial(finish, **options))(y, kernel))[..., 0], truth).psnr
+
+    adapted, fixed = gained(), gained(weight=1e-4)
+    assert adapted > align(np.asarray(y)[..., 0], truth).psnr + 2
+    assert adapted > fixed + (3 if model != "impulse" else -1)
+
+
+def test_weights_rise_with_the_noise_from_that_of_eight_bits():
+    weights = [float(weight_for(jnp.asarray(s))) for s in (0.0, 0.0015, 0.01, 0.05)]
+    assert weights[0] == weights[1] == pytest.approx(1e-4) and weights[1] < weights[2] < weights[3]

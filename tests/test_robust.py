@@ -1,0 +1,250 @@
+"""The parts of `robust` against planted truths, and the method as a whole on small pictures."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from skimage.metrics import structural_similarity
+
+from jbid import losses
+from jbid.blur import blur, shifted
+from jbid.checkpoint import Checkpoint
+from jbid.locate import best_window, window_similarity
+from jbid.methods.robust import located, robust, siren_kernel
+from jbid.metrics import kernel_similarity
+from jbid.motion import gaussian_process_kernel
+from jbid.nets.siren import Siren
+from jbid.run import run
+from jbid.transforms import early_stopping, over_seeds
+from jbid.types import Estimate, Info, Method, Restored
+
+TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
+
+
+def photo(h=60, w=70, channels=1, key=3):
+    coarse = jax.random.uniform(jax.random.key(key), (h // 5, w // 5, channels))
+    return jax.image.resize(coarse, (h, w, channels), "nearest")
+
+
+@pytest.fixture(scope="module")
+def blurred():
+    return blur(photo(64, 72, 3), gaussian_process_kernel(jax.random.key(8), 9))
+
+
+# early stopping
+
+
+def planted(valley: int, shape=(40, 50, 1)) -> Method:
+    """A method whose image comes closer to the truth until step `valley` and is ever noisier from then on."""
+    truth = photo(*shape)
+
+    def step(state, blurred, t):
+        key = jax.random.fold_in(state["key"], t)
+        noise = 0.01 + 0.2 * jnp.abs(t - state["valley"]) / state["valley"]
+        estimate = Estimate(truth + noise * jax.random.normal(key, shape), jnp.full((3, 3), t, float))
+        return state | {"last": estimate, "steps": state["steps"] + 1}, Info(noise, estimate, jnp.array(False))
+
+    def init(key, blurred, start=None):
+        last = Estimate(jnp.zeros(shape), jnp.zeros((3, 3)))
+        return {"key": key, "valley": jnp.array(valley) if start is None else start, "last": last, "steps": 0}
+
+    return Method(init, step, lambda state: state["last"], lambda e, blurred: Restored(e.image, e.kernel))
+
+
+def full_window_stop(valley: int, window: int, patience: int, key) -> tuple[int, int]:
+    """The step of the least moving variance and of the stop, with all pixels of all images of the window kept."""
+    method = planted(valley)
+    state, seen, variances = method.init(key, None), [], []
+    for t in range(10 * valley):
+        state, info = method.step(state, None, t)
+        seen = [*seen, np.asarray(info.estimate.image)][-window:]
+        variances.append(np.var(seen, 0).mean() if len(seen) == window else np.inf)
+        best = int(np.argmin(variances))
+        if np.isfinite(variances[best]) and t - best >= patience:
+            return best, t + 1
+    raise AssertionError
+
+
+def test_stops_at_the_planted_valley_like_the_full_window():
+    valley, window, patience = 600, 20, 100
+    result = run(
+        early_stopping(planted(valley), window=window, patience=patience, samples=500), jax.random.key(0), photo(), 5000
+    )
+    best = int(result.restored.kernel[0, 0])
+    # the variance of a window is that of its middle
+    assert abs(best - window / 2 - valley) <= 0.02 * valley
+    assert result.complete and result.stopped == best + patience + 1
+    for other in full_window_stop(valley, window, patience, jax.random.key(0)), (best, int(result.stopped)):
+        assert abs(other[0] - best) <= 0.02 * valley and abs(other[1] - int(result.stopped)) <= 0.02 * valley
+
+
+def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
+    method = early_stopping(planted(0), window=5, patience=20)
+    valleys = jnp.array([40, 90])
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    both = Method(
+        jax.vmap(method.init, (0, None, 0)),
+        jax.vmap(method.step, (0, None, None)),
+        jax.vmap(method.estimate),
+        jax.vmap(method.restore, (0, None)),
+    )
+    result = run(both, keys, photo(), 1000, start=valleys)
+    assert len(result.losses) < 200 and result.complete and (result.stopped > 0).all()
+    assert result.stopped[0] < result.stopped[1] - 30
+    # frozen: not one step of its own more
+    np.testing.assert_array_equal(result.state.inner["steps"], result.stopped)
+    for i in range(2):
+        alone = run(method, keys[i], photo(), 1000, start=valleys[i])
+        assert alone.stopped == result.stopped[i]
+        np.testing.assert_allclose(alone.restored.image, result.restored.image[i], atol=1e-6)
+
+
+def test_patience_goes_by_the_noise_level():
+    calm = photo(64, 64) * 0.5 + 0.2
+    noisy = calm + 0.05 * jax.random.normal(jax.random.key(1), calm.shape)
+    method = early_stopping(planted(10))
+    assert [int(method.init(jax.random.key(0), y).patience) for y in (calm, noisy)] == [500, 200]
+    assert int(early_stopping(planted(10), patience=7).init(jax.random.key(0), noisy).patience) == 7
+
+
+def test_interrupted_early_stopping_goes_on_as_if_it_had_not_been(tmp_path):
+    method = over_seeds(early_stopping(planted(30), window=5, patience=40))
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    whole = run(method, keys, photo(), 500)
+    first = Checkpoint(tmp_path / "c")
+    half = run(method, keys, photo(), 500, checkpoint=first, on_chunk=lambda now: now.step == 40)
+    first.close()
+    assert not half.complete and not half.stopped.any()
+    second = Checkpoint(tmp_path / "c")
+    resumed = run(method, keys, photo(), 500, checkpoint=second)
+    second.close()
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    np.testing.assert_array_equal(resumed.stopped, whole.stopped)
+    chex.assert_trees_all_equal(resumed.restored, whole.restored)
+
+
+# locating
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (3, 17), (24, 20), (12, 10)])
+def test_the_window_search_recovers_a_planted_shift(offset):
+    x = photo(84, 90, 3)
+    y = x[offset[0] : offset[0] + 60, offset[1] : offset[1] + 70]
+    noisy = blur(jnp.pad(y, ((2, 2), (2, 2), (0, 0)), mode="edge"), jnp.full((5, 5), 1 / 25))
+    noisy = noisy + 0.05 * jax.random.normal(jax.random.key(0), y.shape)
+    for seen in (y, noisy):
+        assert tuple(best_window(x, seen).tolist()) == offset
+
+
+def test_window_similarity_is_ssim():
+    # few enough windows that all of them are looked at
+    x, y = (np.asarray(photo(h, w, 1, key)[..., 0]) for h, w, key in ((36, 40, 1), (30, 32, 2)))
+    got = np.asarray(window_similarity(x[..., None], y[..., None]))
+    assert got.shape == (7, 9)
+    for i, j in ((0, 0), (6, 8), (3, 5)):
+        wanted = structural_similarity(
+            x[i : i + 30, j : j + 32], y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
+        )
+        assert got[i, j] == pytest.approx(wanted, abs=2e-3)
+
+
+def test_image_and_kernel_are_moved_back_together():
+    small = gaussian_process_kernel(jax.random.key(2), 9)
+    x = photo(60 + 24, 70 + 20)
+    frame = jnp.pad(small, ((8, 8), (6, 6)))
+    moved = shifted(frame, 5, -4)
+    y = blur(x, moved)
+    # a latent image of half the brightness and a kernel of twice the sum are the same to the data term
+    restored = located(Estimate(x / 2, moved * 2), y, threshold=0.01)
+    assert restored.kernel.shape == frame.shape and restored.image.shape == y.shape
+    np.testing.assert_allclose(restored.kernel.sum(), 1, atol=1e-5)
+    assert kernel_similarity(restored.kernel, small) > 0.99
+    kernel = np.asarray(restored.kernel)
+    again = np.asarray(blur(restored.image, kernel))
+    np.testing.assert_allclose(again, y[12:-12, 10:-10], atol=0.03)
+
+
+# terms of the loss
+
+
+def terms(loss, image=None, reblurred=None, blurred=None):
+    return float(loss(Estimate(image, None), reblurred, blurred, 0))
+
+
+def test_huber_is_that_of_scipy():
+    a, b = jax.random.uniform(jax.random.key(0), (2, 9, 8, 3))
+    wanted = scipy.special.huber(0.05, np.asarray(a - b)).mean()
+    assert terms(losses.huber(0.05), reblurred=a, blurred=b) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_l1_over_l2_is_scale_invariant_and_prefers_sparse_gradients():
+    x = photo()
+    value = float(losses.l1_over_l2(x))
+    for scale in (0.01, 3.0, -1.0):
+        assert float(losses.l1_over_l2(scale * x)) == pytest.approx(value, rel=1e-4)
+    assert value > float(losses.l1_over_l2(jnp.round(x)))
+    d = np.concatenate([np.diff(np.asarray(x), axis=a).ravel() for a in (0, 1)])
+    assert value == pytest.approx(np.abs(d).sum() / np.sqrt((d * d).sum()), rel=1e-5)
+    assert np.isfinite(jax.grad(losses.l1_over_l2)(jnp.ones((5, 5, 1)))).all()
+
+
+# the kernel network
+
+
+def test_siren_starts_at_sum_one_and_takes_the_shape_of_a_kernel():
+    target = gaussian_process_kernel(jax.random.key(4), 21)
+    for normalise in (False, True):
+        generator = siren_kernel((21, 21), Siren(mean=1 / 442), normalise=normalise)
+        params, code = generator.init(jax.random.key(0), None)
+        assert generator.apply(params, code, None).sum() == pytest.approx(1, abs=0.3)
+        assert generator.fit is not None
+        fitted = generator.apply(jax.jit(generator.fit)(params, code, target), code, None)
+        assert kernel_similarity(fitted, target) > 0.97
+        assert fitted.sum() == pytest.approx(1, abs=0.05)
+
+
+# the whole
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(normalise="sum", loss="mse"),
+        dict(kernel_net="mlp", regulariser="l1", weight=1e-3),
+        dict(kernel_net="skip", regulariser="none"),
+        dict(latent="exact", stop=False),
+    ],
+)
+def test_every_variant_runs_and_lowers_its_loss(blurred, options):
+    method = robust((11, 9), **{**TINY, **options})
+    result = run(method, jax.random.key(0), blurred, 12)
+    assert result.losses[-1] < 0.9 * result.losses[0]
+    assert result.restored.image.shape == blurred.shape and result.restored.kernel.shape == (11, 9)
+    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+
+
+def test_variants_differ(blurred):
+    options = [dict(), dict(delta=0.2, stop=False), dict(siren_omega=10.0), dict(weight=1e-3)]
+    told = [run(robust(9, **{**TINY, **o}), jax.random.key(0), blurred, 3).losses[-1] for o in options]
+    assert len({float(v) for v in told}) == len(options)
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (dict(kernel_size=8), "odd"),
+        (dict(kernel_net="big"), "skip"),
+        (dict(loss="l2"), "huber"),
+        (dict(regulariser="tv"), "l1_over_l2"),
+        (dict(latent="half"), "enlarged"),
+        (dict(normalise="max"), "sum"),
+    ],
+)
+def test_bad_options_say_what_is_possible(options, word):
+    with pytest.raises(ValueError, match=word):
+        robust(**{"kernel_size": 9, **options})
