@@ -84,7 +84,7 @@ def test_the_noise_level_of_a_blurred_picture_is_found(scene):
     for sigma in (0.005, 0.02, 0.05):
         y = gaussian_noise(KEY, scene[2], sigma)
         assert float(noise_level(y)) == pytest.approx(sigma, rel=0.15)
-        assert float(noise_level(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.03)
+        assert float(noise_level(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.06)
 
 
 def test_impulses_are_found_and_nothing_else(scene):
