@@ -5,8 +5,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python -m jbid demo --out demo
 
+# two processes, as most of a test is compilation, which keeps one core busy; a file's tests share what they compile
 test: .venv/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -76,8 +76,13 @@ def _estimator(side: int):
 
 
 @functools.cache
-def _cleaned():
+def _cleaner():
     return compiled(without_impulses)
+
+
+def cleaned(picture: NDArray) -> NDArray[np.float32]:
+    """A picture (h, w, c) without its impulse noise."""
+    return np.asarray(_cleaner()(jnp.asarray(picture)))
 
 
 @functools.cache
@@ -134,7 +139,7 @@ def edge_start(
     tried = [(s, *setting) for s in sizes for setting in settings]
     side = max(sizes)
     several = EdgeSettings(*(jnp.asarray(column) for column in zip(*tried)))
-    picture = np.asarray(_cleaned()(jnp.asarray(picture)[..., None])[..., 0])
+    picture = cleaned(picture[..., None])[..., 0]
     y = jnp.asarray(picture)
     # the estimate from edges needs smooth ones; what that takes from the kernel, the refinement brings back
     noisy = float(noise_level(y[..., None])) > NOISY

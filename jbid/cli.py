@@ -34,13 +34,15 @@ def _flag_values(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
-def settings_from(args: argparse.Namespace, extra: Sequence[tuple[str, dict]] = ()) -> Settings:
+def settings_from(
+    args: argparse.Namespace, extra: Sequence[tuple[str, dict]] = (), *, known_kernel: bool = False
+) -> Settings:
     """Preset, then `extra`, then --config, then --set, then the other flags."""
     sources = list(extra)
     if args.config:
         sources.append((str(args.config), read_config(args.config)))
     sources += [("--set", dict([parse_assignment(text)])) for text in args.set]
-    return resolve([*sources, ("command line", _flag_values(args))])
+    return resolve([*sources, ("command line", _flag_values(args))], known_kernel=known_kernel)
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
@@ -332,7 +334,6 @@ def _deblur(args: argparse.Namespace) -> int:
     the others are restored all the same.
     """
     from jbid import images as im
-    from jbid.methods import NON_BLIND
 
     kernel = None
     extra: list[tuple[str, dict]] = []
@@ -345,10 +346,9 @@ def _deblur(args: argparse.Namespace) -> int:
             raise ValueError(
                 f"--kernel-size {args.kernel_size} contradicts {args.kernel}, whose kernel has size {side}"
             )
-        method = args.method if args.method in NON_BLIND else Settings().method
-        extra = [("--kernel", {"kernel_size": side} | ({} if args.preset == "instant" else NON_BLIND[method]))]
+        extra = [("--kernel", {"kernel_size": side})]
         args.kernel_size = None
-    settings = settings_from(args, extra)
+    settings = settings_from(args, extra, known_kernel=kernel is not None)
     if args.batch is not None and args.batch < 1:
         raise ValueError(f"got --batch {args.batch}, expected at least 1")
 

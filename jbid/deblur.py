@@ -15,9 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import images as im
-from jbid.auto import SECOND_SETTINGS, Candidate, EdgeStart, chosen_first, edge_start, fitted_to, judge, ladder_size
+from jbid.auto import (
+    SECOND_SETTINGS,
+    Candidate,
+    EdgeStart,
+    chosen_first,
+    cleaned,
+    edge_start,
+    fitted_to,
+    judge,
+    ladder_size,
+)
 from jbid.checkpoint import Checkpoint
-from jbid.noise import noise_level, without_impulses
+from jbid.noise import noise_level
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
 from jbid.settings import Settings, build
@@ -30,11 +40,6 @@ EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
 # standard deviation of noise from which on a network's own image is better than a deconvolution, docs/experiments.md
 NETWORK_FROM = 0.06
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
-
-
-@functools.cache
-def _cleaner():
-    return compiled(without_impulses)
 
 
 @functools.cache
@@ -74,13 +79,16 @@ class Deblurred(NamedTuple):
     seconds: float  # this picture's share of the launch, and its start and finish
 
 
-def check_size(shape: Sequence[int], kernel_size: int | str) -> None:
+def check_size(shape: Sequence[int], kernel_size: int | str | tuple[int, int]) -> None:
     """Raise ValueError where a picture of this shape is too small to deblur with such a kernel."""
     h, w = shape[:2]
     if min(h, w) < SMALLEST:
         raise ValueError(f"got an image of {w}x{h} pixels, expected at least {SMALLEST}x{SMALLEST}")
-    if not isinstance(kernel_size, str) and kernel_size > min(h, w):
-        raise ValueError(f"kernel size {kernel_size} is larger than the image of {w}x{h}; use a smaller one")
+    if isinstance(kernel_size, str):
+        return
+    sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    if sides[0] > h or sides[1] > w:
+        raise ValueError(f"kernel size {max(sides)} is larger than the image of {w}x{h}; use a smaller one")
 
 
 def _region(picture: NDArray, settings: Settings) -> Region:
@@ -123,8 +131,9 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     check_size(part.shape, settings.kernel_size)
     h, w = part.shape[:2]
     edges, start, shape = None, None, None
-    if isinstance(settings.kernel_size, int):
-        shape = (settings.kernel_size, settings.kernel_size)
+    size = settings.kernel_size if isinstance(settings.kernel_size, int) else None
+    if size:
+        shape = (size, size)
     elif settings.kernel_size == "half":
         shape = ((h + 1) // 2 | 1, (w + 1) // 2 | 1)
     if kernel is not None:
@@ -134,7 +143,7 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         shape = shape or (ladder_size(max(given.shape)),) * 2
         start = fitted_to(given, shape)
     elif settings.start == "edges" or shape is None:
-        edges = _edges(picture, part, settings, settings.kernel_size if isinstance(settings.kernel_size, int) else None)
+        edges = _edges(picture, part, settings, size)
         found = edges.kernel.shape[0]
         if shape is None:
             # the preset instant has no network to leave room for
@@ -144,10 +153,11 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     assert shape is not None
     if settings.start == "uniform" and kernel is None:
         start = np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
-    check_size(part.shape, max(shape) if settings.kernel_size != "half" else 0)
+    check_size(part.shape, shape)
     observed = im.luma(part) if settings.colour == "luma" else part
-    observed = np.asarray(_cleaner()(jnp.asarray(observed)))
-    return Task(picture, region, observed, shape, start, kernel is not None, edges, time.perf_counter() - began)
+    return Task(
+        picture, region, cleaned(observed), shape, start, kernel is not None, edges, time.perf_counter() - began
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -192,8 +202,8 @@ def solve(
     Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
     mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
     the picture is deconvolved with the chosen kernel, else, and where noise is very high, the answer is the best seed's
-    own image. With "luma" the
-    network sees full-range Y alone, and that image takes its chroma from the blurred picture.
+    own image. With "luma" the network sees full-range Y alone, and that image takes its chroma from the blurred
+    picture.
     """
     began = time.perf_counter()
     result = None

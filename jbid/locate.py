@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jbid.blur import fast_shape
+from jbid.losses import gaussian_average
 
-_SIDE, _SIGMA = 11, 1.5
+_SIDE = 11  # of a window, pixels
 WINDOWS = 24  # in each direction, at most, at which SSIM is evaluated
-
-
-def _gaussian() -> np.ndarray:
-    taps = np.exp(-((np.arange(_SIDE) - _SIDE // 2) ** 2) / (2 * _SIGMA**2))
-    return taps / taps.sum()
-
-
-def _averages(x: Float[Array, "H W"]) -> Float[Array, "h w"]:
-    """Gaussian average over each window that fits."""
-    for axis in (0, 1):
-        n = x.shape[axis] - _SIDE + 1
-        shifted = [tap * jax.lax.slice_in_dim(x, i, i + n, axis=axis) for i, tap in enumerate(_gaussian().tolist())]
-        x = functools.reduce(jnp.add, shifted)
-    return x
 
 
 def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Float[Array, "kh kw"]:
@@ -42,12 +29,15 @@ def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w 
     x, y = image.mean(-1) - level, observed.mean(-1) - level
     h, w = y.shape
     kh, kw = x.shape[0] - h + 1, x.shape[1] - w + 1
-    mx, my = _averages(x), _averages(y)
-    vx, vy = _averages(x * x) - mx * mx, _averages(y * y) - my * my
+    average = partial(gaussian_average, same=False)
+    mx, my = average(x), average(y)
+    vx, vy = average(x * x) - mx * mx, average(y * y) - my * my
     rows, columns = (
         jnp.asarray(np.unique(np.linspace(0, n - _SIDE, min(WINDOWS, n - _SIDE + 1)).astype(int))) for n in (h, w)
     )
-    weights = jnp.asarray(np.outer(_gaussian(), _gaussian()), x.dtype)
+    # what the average of one bright pixel is around it
+    impulse = jnp.zeros((2 * _SIDE - 1, 2 * _SIDE - 1)).at[_SIDE - 1, _SIDE - 1].set(1.0)
+    weights = average(impulse)
     reach = (kh + _SIDE - 1, kw + _SIDE - 1)
     fast = fast_shape(*reach)
 

@@ -110,6 +110,7 @@ def latent_shape(kernel: tuple[int, int], channels: int, blurred: Array) -> tupl
 
 
 HIDDEN = {"mlp": (1000,), "linear": (), "deep_mlp": (1000, 1000)}
+KERNEL_NETS = (*HIDDEN, "skip", "free")
 
 
 def kernel_generator(name: str, shape: tuple[int, int], skip: Callable[..., Any], noise: float) -> Generator:
@@ -126,7 +127,7 @@ def kernel_generator(name: str, shape: tuple[int, int], skip: Callable[..., Any]
         return uniform_code(net, lambda blurred: (*shape, 8), noise=noise)
     if name in HIDDEN:
         return uniform_code(KernelMLP(shape, HIDDEN[name]), lambda blurred: (200,))
-    raise ValueError(f"got kernel_net {name!r}, expected one of {', '.join((*HIDDEN, 'skip', 'free'))}")
+    raise ValueError(f"got kernel_net {name!r}, expected one of {', '.join(KERNEL_NETS)}")
 
 
 def centre_crop(estimate: Estimate, blurred: Array) -> Restored:

@@ -69,13 +69,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
+def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: bool = False) -> Settings:
     """Settings from (name of the source, keys and values) pairs, later ones winning; the preset comes first of all.
 
-    A key is a field of `Settings` or a keyword of the method. Raises ValueError that names the source for an unknown
-    key (with the nearest known one), a value of the wrong type, and what the method itself refuses.
+    A key is a field of `Settings` or a keyword of the method. With `known_kernel`, what the method asks for where the
+    kernel is known comes next to the preset. Raises ValueError that names the source for an unknown key (with the
+    nearest known one), a value of the wrong type, and what the method itself refuses.
     """
-    from jbid.methods import METHODS, PRESETS
+    from jbid.methods import METHODS, NON_BLIND, PRESETS
 
     sources = list(sources)
     base: dict[str, Any] = {}
@@ -91,7 +92,8 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> Settings:
     hints = {k: v for k, v in typing.get_type_hints(factory).items() if k in parameters and k not in _NOT_OPTIONS}
     options = {name: parameters[name].default for name in hints}
     preset = PRESETS[method][base.get("preset", Settings().preset)]
-    layers: list[tuple[str, Mapping[str, Any]]] = [("preset", preset), *sources]
+    told = NON_BLIND[method] if known_kernel and preset["steps"] else {}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("preset", preset), ("known kernel", told), *sources]
     for source, values in layers:
         for name, value in values.items():
             if name in _HINTS:

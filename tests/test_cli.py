@@ -374,3 +374,9 @@ def test_robust_needs_no_size_and_stops_itself(photo, tmp_path):
     assert kernel.shape == (29, 33)
     # what is stopped early is not taken for interrupted
     assert all(n == 0 or n <= told["steps_done"] for n in told["stopped"])
+
+
+def test_a_known_kernel_asks_each_method_for_its_own(tmp_path):
+    asked = [resolve([("config", {"method": m})], known_kernel=True).options["loss"] for m in ("selfdeblur", "robust")]
+    assert asked == ["ssim", "huber"]
+    assert resolve([("config", {"preset": "instant"})], known_kernel=True).options["loss"] == "mse_ssim"

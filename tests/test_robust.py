@@ -238,7 +238,7 @@ def test_variants_differ(blurred):
     "options, word",
     [
         (dict(kernel_size=8), "odd"),
-        (dict(kernel_net="big"), "skip"),
+        (dict(kernel_net="big"), "siren"),
         (dict(loss="l2"), "huber"),
         (dict(regulariser="tv"), "l1_over_l2"),
         (dict(latent="half"), "enlarged"),

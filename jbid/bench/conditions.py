@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.bench.table import SETS, Case, finished, loaded, protocol, run_cases
+from jbid.bench.table import SETS, Case, finished, loaded, mean, protocol, run_cases
 from jbid.blur import blur, crop_centre
 from jbid.cli import settings_from, versions_and_device, write_json
 from jbid.data.levin import Item
@@ -47,60 +47,53 @@ def synthesised(item: Item, noise: str | None, seed: int, *, blurred: bool = Tru
     return item._replace(blurred=y, sharp=np.asarray(crop_centre(x, k.shape)), kernel=np.asarray(k))
 
 
-def _label(text: str) -> str:
-    return text.replace(":", "_")
-
-
-def _cases(args: argparse.Namespace, items: Sequence[Item]) -> list[tuple[str, str, Case]]:
-    """(method, condition, case) for all that is asked for."""
+def _cases(
+    args: argparse.Namespace, items: Sequence[Item], settings: dict[str, Settings]
+) -> list[tuple[str, str, Case]]:
+    """(method, condition, case) for all that is asked for; each item's pictures are the same for all methods."""
     found = []
-    for method in args.methods:
-        args.method = "robust" if method == "dip" else method
-        settings = settings_from(args)
-        for item in items:
+    for item in items:
+        for condition in args.levels if args.command == "oversize" else args.noises:
             if args.command == "oversize":
-                given = synthesised(item, args.noise, settings.seed)
-                for level in args.levels:
-                    size = level_size(item.kernel.shape, given.blurred.shape[:2], level)
-                    case = Case(given, settings._replace(kernel_size=size))
-                    found.append((method, f"level {level}", case))
-                continue
-            for noise in args.noises:
-                given = synthesised(item, noise, settings.seed, blurred=args.command == "noise")
-                own = settings
-                if args.size_level is not None:
-                    size = level_size(item.kernel.shape, given.blurred.shape[:2], args.size_level)
-                    own = settings._replace(kernel_size=size)
+                given, level, label = synthesised(item, args.noise, args.seed or 0), condition, f"level {condition}"
+            else:
+                given = synthesised(item, condition, args.seed or 0, blurred=args.command == "noise")
+                level, label = args.size_level, condition
+            for method, own in settings.items():
+                name = f"{item.name}_{method}_{label.replace(' ', '').replace(':', '_')}"
+                case = Case(given._replace(name=name), own)
                 if method == "dip":
                     # the image network alone, told that there is no blur
-                    one = np.ones((1, 1), np.float32)
-                    case = Case(given, settings._replace(kernel_size=1, finish=False, patch=0), one)
-                else:
-                    case = Case(given, own)
-                found.append((method, noise, case))
-    return [
-        (m, c, case._replace(item=case.item._replace(name=f"{case.item.name}_{m}_{_label(c.replace(' ', ''))}")))
-        for m, c, case in found
-    ]
+                    alone = own._replace(kernel_size=1, finish=False, patch=0)
+                    case = case._replace(settings=alone, kernel=np.ones((1, 1), np.float32))
+                elif level is not None:
+                    size = level_size(item.kernel.shape, given.blurred.shape[:2], level)
+                    case = case._replace(settings=own._replace(kernel_size=size))
+                found.append((method, label, case))
+    return found
+
+
+def _settings(args: argparse.Namespace, method: str) -> Settings:
+    return settings_from(argparse.Namespace(**vars(args) | {"method": "robust" if method == "dip" else method}))
 
 
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench oversize`, `noise` and `noise-only`."""
     if args.command == "oversize" and not all(1 <= level <= LEVELS for level in args.levels):
         raise ValueError(f"got --levels {args.levels}, expected numbers from 1 to {LEVELS}")
-    for noise in [args.noise] if args.command == "oversize" and args.noise else getattr(args, "noises", []):
-        parse_noise(noise)
     items = loaded(args, SETS[args.set_name])
-    labelled = _cases(args, items)
+    settings = {method: _settings(args, method) for method in args.methods}
+    labelled = _cases(args, items, settings)
     out = args.out or Path(f"{args.command}_{args.set_name}.json")
     rows, complete = run_cases([case for _, _, case in labelled], out, args)
     by_name = {row["name"]: row for row in rows}
-    told = []
-    for method, condition, case in labelled:
-        if row := by_name.get(case.item.name):
-            told.append({"method": method, "condition": condition, **row})
+    told = [
+        {"method": method, "condition": condition, **by_name[case.item.name]}
+        for method, condition, case in labelled
+        if case.item.name in by_name
+    ]
     if told:
-        _report(told, args, items, out)
+        _report(told, args, settings, out)
     return finished(complete, out)
 
 
@@ -109,11 +102,6 @@ COLUMNS = ("psnr", "ssim", "vif", "kernel_similarity", "psnr_network", "seconds"
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over the images for each condition, of what was given and of each method."""
-
-    def mean(some, key):
-        values = [row[key] for row in some if row.get(key) is not None]
-        return float(np.mean(values)) if values else None
-
     means = []
     for condition in dict.fromkeys(row["condition"] for row in rows):
         here = [row for row in rows if row["condition"] == condition]
@@ -128,7 +116,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return means
 
 
-def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, items: Sequence[Item], out: Path) -> None:
+def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, settings: dict[str, Settings], out: Path) -> None:
     from tabulate import tabulate
 
     means = summary(rows)
@@ -138,10 +126,6 @@ def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, items: Seq
     print(tabulate(shown, keys, tablefmt="github", floatfmt=formats))
     device = versions_and_device()
     print(f"protocol: sd_matlab, maxshift {args.maxshift}, pictures synthesised; {device['device']}")
-    settings: dict[str, Settings] = {}
-    for method in args.methods:
-        args.method = "robust" if method == "dip" else method
-        settings[method] = settings_from(args)
     header = {"benchmark": args.command, "set": args.set_name, "protocol": protocol(args.maxshift), **device}
     header |= {"settings": {method: own._asdict() for method, own in settings.items()}}
     write_json(out, {**header, "means": means, "images": list(rows)})

@@ -80,16 +80,18 @@ def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: i
     }
 
 
+def mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The mean over the rows that have the key; None where none has."""
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return float(np.mean(values)) if values else None
+
+
 def report(rows: list[dict[str, Any]], header: dict[str, Any], out: Path | None) -> None:
     """Print the table and, with `out`, write it as JSON."""
     from tabulate import tabulate
 
-    def mean(key):
-        values = [row[key] for row in rows if row.get(key) is not None]
-        return float(np.mean(values)) if values else None
-
     keys = [k for k in rows[0] if isinstance(rows[0][k], (int, float)) and k != "maxshift"]
-    means = {key: mean(key) for key in keys}
+    means = {key: mean(rows, key) for key in keys}
     shown = [[row["name"], *(row.get(k) for k in keys)] for row in rows]
     shown.append([f"mean of {len(rows)}", *means.values()])
     shown.append(["worst", min(r["psnr"] for r in rows), min(r["ssim"] for r in rows)])

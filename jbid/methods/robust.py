@@ -16,6 +16,7 @@ from jbid.locate import best_window
 from jbid.nets.siren import Siren
 from jbid.nets.skip import Skip
 from jbid.prior import (
+    KERNEL_NETS,
     adam,
     deep_prior,
     fitted_kernel,
@@ -124,12 +125,13 @@ def robust(
     penalty = _choose("regulariser", regulariser, REGULARISERS)
     decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
+    by_sum = _choose("normalise", normalise, {"none": False, "sum": True})
+    siren = _choose("kernel_net", kernel_net, {"siren": True} | dict.fromkeys(KERNEL_NETS, False))
     if kernel is not None:
         kernels = fixed(kernel)
-    elif kernel_net == "siren":
+    elif siren:
         net = Siren(siren_width, siren_layers, siren_omega, mean=1 / (shape[0] * shape[1] + 1))
-        _choose("normalise", normalise, {"none": None, "sum": None})
-        kernels = siren_kernel(shape, net, normalise=normalise == "sum")
+        kernels = siren_kernel(shape, net, normalise=by_sum)
     else:
         kernels = kernel_generator(kernel_net, shape, skip, input_noise)
     exact = _choose("latent", latent, {"enlarged": False, "exact": True})
