@@ -29,7 +29,8 @@ SECOND_SETTINGS = ((1e-2, 40.0), (4e-2, 20.0))
 LADDER = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 KEPT = 2  # candidates that are refined to the end
 REFINEMENTS = 4
-NOISY = 0.004  # standard deviation beyond which a picture is smoothed before its edges are looked for
+# How far, in pixels, a picture is smoothed before its edges are looked for, by the noise's standard deviation
+SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
 
 
 class Candidate(NamedTuple):
@@ -142,8 +143,8 @@ def edge_start(
     picture = cleaned(picture[..., None])[..., 0]
     y = jnp.asarray(picture)
     # the estimate from edges needs smooth ones; what that takes from the kernel, the refinement brings back
-    noisy = float(noise_level(y[..., None])) > NOISY
-    smooth = jnp.asarray(scipy.ndimage.gaussian_filter(picture, 1.0)) if noisy else y
+    width = np.interp(float(noise_level(y[..., None])), *SMOOTHING)
+    smooth = jnp.asarray(scipy.ndimage.gaussian_filter(picture, width))
     kernels, supports = _estimator(side)(smooth, several), several.size
     if before is not None:
         kernels = jnp.concatenate([kernels, fitted_to(before.kernel, side)[None]])

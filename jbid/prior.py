@@ -35,28 +35,56 @@ def uniform_code(
     return Generator(init, apply, partial(fitted_kernel, net.apply))
 
 
-FIT_STEPS, FIT_RATE = 300, 3e-3
+FIT_STEPS, FIT_RATE, FIT_SAMPLES = 300, 3e-3, 2048
 
 
-def fitted_kernel(apply: Callable[[Params, Array], Array], params: Params, code: Array, target: Array) -> Params:
-    """Parameters with which `apply(params, code)` is close to a kernel: sum k - target log k, lowered by Adam.
-
-    The target is mixed with one part in fifty of the uniform kernel, so that no pixel is ruled out from the start.
-    """
-    target = 0.98 * target / target.sum() + 0.02 / target.size
+def _fitted(params: Params, distance: Callable[[Params, Array], Array]) -> Params:
+    """Parameters after `FIT_STEPS` steps of Adam on distance(params, i), the rate falling to zero."""
     tx = optax.adam(optax.cosine_decay_schedule(FIT_RATE, FIT_STEPS))
 
-    def distance(params):
-        # the sum of k counts where the network leaves it free
-        k = apply(params, code)
-        return jnp.sum(k) - jnp.sum(target * jnp.log(jnp.maximum(k, 1e-12)))
-
-    def step(_, carry):
+    def step(i, carry):
         params, state = carry
-        updates, state = tx.update(jax.grad(distance)(params), state, params)
+        updates, state = tx.update(jax.grad(distance)(params, i), state, params)
         return optax.apply_updates(params, updates), state
 
     return jax.lax.fori_loop(0, FIT_STEPS, step, (params, tx.init(params)))[0]
+
+
+def _mixed(target: Array) -> Array:
+    # one part in fifty of the uniform kernel, so that no pixel is ruled out from the start
+    return 0.98 * target / target.sum() + 0.02 / target.size
+
+
+def fitted_kernel(apply: Callable[[Params, Array], Array], params: Params, code: Array, target: Array) -> Params:
+    """Parameters with which `apply(params, code)`, of sum one, is close to a kernel: -sum target log k is lowered.
+
+    The target is mixed with one part in fifty of the uniform kernel.
+    """
+    target = _mixed(target)
+    return _fitted(params, lambda params, i: -jnp.sum(target * jnp.log(jnp.maximum(apply(params, code), 1e-12))))
+
+
+def fitted_field(apply: Callable[..., Any], params: Params, points: Array, target: Array) -> Params:
+    """Parameters with which k(p) = `apply(params, p)` at `points` (kh, kw, 2) is close to a kernel (kh, kw).
+
+    Lowers sum k - target log k, whose minimum is the target itself, sum and all, so that no normalisation is needed and
+    each step can do with a sample of points, half of them drawn by the target and half evenly: kernels of half a photo
+    have hundreds of thousands of points. The target is mixed as in `fitted_kernel`.
+    """
+    target = _mixed(target).ravel()
+    points = points.reshape(target.size, -1)
+    chance = (target + 1 / target.size) / 2
+    total = jnp.cumsum(chance)
+
+    def distance(params, i):
+        # one draw from each stretch of equal probability
+        u = jax.random.uniform(jax.random.fold_in(jax.random.key(0), i), (FIT_SAMPLES,))
+        u = (jnp.arange(FIT_SAMPLES) + u) / FIT_SAMPLES
+        drawn = jnp.minimum(jnp.searchsorted(total, u * total[-1]), target.size - 1)
+        k = apply(params, points[drawn])
+        return jnp.mean((k - target[drawn] * jnp.log(jnp.maximum(k, 1e-12))) / chance[drawn])
+
+    return _fitted(params, distance)
 
 
 def free_kernel(shape: tuple[int, int]) -> Generator:

@@ -19,7 +19,7 @@ from jbid.prior import (
     KERNEL_NETS,
     adam,
     deep_prior,
-    fitted_kernel,
+    fitted_field,
     fixed,
     kernel_generator,
     kernel_shape,
@@ -52,7 +52,7 @@ def siren_kernel(shape: tuple[int, int], net: Siren, *, normalise: bool) -> Gene
     return Generator(
         lambda key, blurred: (net.init(key, grid), grid),
         lambda params, code, key: values(params, code),
-        partial(fitted_kernel, values),
+        partial(fitted_field, net.apply),
     )
 
 
