@@ -79,6 +79,8 @@ def _settings(args: argparse.Namespace, method: str) -> Settings:
 
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench oversize`, `noise` and `noise-only`."""
+    if args.method:
+        raise ValueError(f"got --method {args.method}: {args.command} compares methods, give --methods {args.method}")
     if args.command == "oversize" and not all(1 <= level <= LEVELS for level in args.levels):
         raise ValueError(f"got --levels {args.levels}, expected numbers from 1 to {LEVELS}")
     items = loaded(args, SETS[args.set_name])
