@@ -134,7 +134,7 @@ def edge_start(
     if size is None:
         sizes = [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
     else:
-        # a little more room than the blur itself needs, as a tight box is worse; and much less, as far too much is worse
+        # a little more room than the blur itself needs, as a tight box is worse; and much less, as far too much is too
         sizes = [*(s for s in SIZES if s <= size // 2), min(size + 8, max(largest | 1, size))]
     settings = settings or (SETTINGS if size is None else SETTINGS_OF_ONE)
     tried = [(s, *setting) for s in sizes for setting in settings]
