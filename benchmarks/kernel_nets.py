@@ -36,10 +36,11 @@ BANDS = ("lowest", "low", "middle", "high", "highest")
 
 
 def networks(size: int) -> dict:
-    """The kernel generators that are compared."""
+    """The kernel generators that are compared: SIREN divided by its sum, as `quick` has it, and as in the paper."""
     shape = (size, size)
     return {
         "SIREN": siren_kernel(shape, Siren(mean=1 / (size * size + 1)), normalise=True),
+        "SIREN, sum free": siren_kernel(shape, Siren(), normalise=False),
         "MLP": kernel_generator("mlp", shape, Skip, 0.0),
         "DIP": kernel_generator("skip", shape, Skip, 0.0),
     }
@@ -108,8 +109,8 @@ def plot(path: Path, found: dict) -> None:
     """A panel for each experiment and network, a line for each band."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True, sharey="row")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    axes = figure.subplots(2, 4, sharex=True, sharey="row")
     for row, (experiment, curves) in zip(axes, found.items()):
         for axis, (name, told) in zip(row, curves.items()):
             for band, values in zip(BANDS, np.transpose(told["fbe"])):
@@ -119,7 +120,7 @@ def plot(path: Path, found: dict) -> None:
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("frequency band error")
     axes[1, 1].set_xlabel("steps")
-    axes[0, 2].legend(fontsize=8)
+    axes[0, 3].legend(fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -55,7 +55,12 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, metavar="S", help="run S initialisations at once, keep the one that looks best")
     add("--seed", type=int, metavar="K", help="first seed (default 0)")
     add("--steps", type=int, metavar="N", help="optimisation steps (default: the preset's)")
-    add("--finish", action=argparse.BooleanOptionalAction, default=None, help="deconvolve with the kernel at the end")
+    add(
+        "--finish",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="deconvolve with the kernel at the end (default: unless noise is very high)",
+    )
     add("--config", type=Path, metavar="FILE.toml", help="options from a file; see configs/")
     add("--checkpoint-every", type=float, default=30, metavar="SECONDS", help="how often to save for --resume")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one option of the method, e.g. channels=64")

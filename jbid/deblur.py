@@ -155,9 +155,8 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         start = np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
     check_size(part.shape, shape)
     observed = im.luma(part) if settings.colour == "luma" else part
-    return Task(
-        picture, region, cleaned(observed), shape, start, kernel is not None, edges, time.perf_counter() - began
-    )
+    observed = cleaned(observed) if settings.clean else observed
+    return Task(picture, region, observed, shape, start, kernel is not None, edges, time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=8)
@@ -201,9 +200,9 @@ def solve(
 
     Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
     mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
-    the picture is deconvolved with the chosen kernel, else, and where noise is very high, the answer is the best seed's
-    own image. With "luma" the network sees full-range Y alone, and that image takes its chroma from the blurred
-    picture.
+    the picture is deconvolved with the chosen kernel; without, and with "auto" where noise is very high, the seeds
+    alone are judged, and the answer is the best one's own image and kernel. With "luma" the network sees full-range Y
+    alone, and that image takes its chroma from the blurred picture.
     """
     began = time.perf_counter()
     result = None
@@ -214,6 +213,10 @@ def solve(
     answers = []
     for i, task in enumerate(tasks):
         began = time.perf_counter()
+        noise = float(_noise()(jnp.asarray(task.observed)))
+        whole = task.region[2:] == task.picture.shape[1::-1]
+        too_noisy = settings.finish == "auto" and whole and noise > NETWORK_FROM
+        finished = result is None or (bool(settings.finish) and not too_noisy)
         if result is None:
             assert task.start is not None
             candidates = task.edges.candidates if task.edges else []
@@ -222,13 +225,14 @@ def solve(
             losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
         else:
             losses, stopped, complete = result.losses[:, i], result.stopped[i], result.complete
-            own, candidates, kernels, spread = _chosen(task, settings, restored.image[i], restored.kernel[i], losses)
+            own, candidates, kernels, spread = _chosen(
+                task, settings, restored.image[i], restored.kernel[i], losses, finished
+            )
             kernel = kernels[0]
-        noise = float(_noise()(jnp.asarray(task.observed)))
-        whole = task.region[2:] == task.picture.shape[1::-1]
-        finished = own is None or (settings.finish and not (whole and noise > NETWORK_FROM))
         image = _picture(task, finished, settings, kernel, own, on_tile)
         warnings: tuple[str, ...] = (task.edges.warning,) if task.edges and task.edges.warning else ()
+        if too_noisy and not finished:
+            warnings += (f"noise of {noise:.2f}: the network's own image is kept; --finish deconvolves all the same",)
         chosen = candidates[0].name if candidates else "known kernel"
         if candidates and candidates[0].failure == "delta kernel":
             warnings += ("no blur was found; the picture stays nearly as it was",)
@@ -257,7 +261,7 @@ def solve(
 
 
 def _chosen(
-    task: Task, settings: Settings, images: NDArray, kernels: NDArray, losses: NDArray
+    task: Task, settings: Settings, images: NDArray, kernels: NDArray, losses: NDArray, finish: bool
 ) -> tuple[NDArray, list[Candidate], list[NDArray], NDArray | None]:
     """The network image kept, all candidates and their kernels in order, the spread over seeds that did not fail."""
     gray = im.luma(task.observed)[..., 0]
@@ -276,10 +280,10 @@ def _chosen(
         moved = [aligned_mean([pool[s]], pool[good[0]]) for s in good]
         top, left = (n // 2 for n in task.kernel_shape)
         spread = deconvolved(moved).std(0)[top : top + gray.shape[0], left : left + gray.shape[1]]
-        if settings.finish:
+        if finish:
             names.append("mean of seeds")
             pool.append(np.mean(moved, 0))
-    if settings.finish and not task.known and task.start is not None and task.edges is not None:
+    if finish and not task.known and task.start is not None and task.edges is not None:
         names.append("start")
         pool.append(task.start)
     latents = list(deconvolved(pool))

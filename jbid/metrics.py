@@ -155,12 +155,13 @@ def frequency_band_error(kernel: NDArray, truth: NDArray, *, bands: int = 5) -> 
 
     Rings are equally wide and reach from zero to the largest frequency along an axis, 1/2 per pixel; the corners
     beyond belong to none. Zhuang et al., Fig. 12, after Shi et al. 2022. kernel and truth have one shape and are
-    compared as they lie, without a shift.
+    compared as they lie, without a shift. Rings that no frequency of so small a kernel falls into are not a number.
     """
     t, k = np.fft.fft2(truth), np.fft.fft2(kernel)
     error = np.abs(k - t) / np.maximum(np.abs(t), 1e-12)
     rows, columns = (np.fft.fftfreq(n) for n in truth.shape)
-    ring = np.floor(np.hypot(rows[:, None], columns) / 0.5 * bands).astype(int)
+    radius = np.hypot(rows[:, None], columns)
+    ring = np.where(radius <= 0.5, np.minimum(np.floor(radius / 0.5 * bands), bands - 1), bands)
     return np.array([error[ring == band].mean() for band in range(bands)])
 
 
@@ -204,6 +205,6 @@ def _lpips_model(weights: str) -> Any:
         given = torch.load(weights, weights_only=True)
         for part in (model.net.slice1, model.net.slice2, model.net.slice3, model.net.slice4, model.net.slice5):
             part.load_state_dict({name: given[f"features.{name}"] for name in part.state_dict()})
-    except (KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (KeyError, IndexError, TypeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{weights}: not torchvision's AlexNet weights ({type(error).__name__})") from None
     return model

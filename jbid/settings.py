@@ -20,7 +20,9 @@ class Settings(NamedTuple):
     kernel_size: odd side in pixels; "auto": found from the picture; "half": half the picture in each direction.
     start: "random", "uniform", "edges" or the path of a kernel. steps: none for the preset "instant". patch: side in
     pixels of the part that the kernel is estimated from, 0 for the whole picture. region: x, y, width and height of
-    that part, where the user chose it. linear: the picture is sRGB and is restored in linear light.
+    that part, where the user chose it. finish: deconvolve with the kernel at the end; "auto": unless noise is very
+    high. clean: pixels hit by impulse noise are mended before the method sees them. linear: the picture is sRGB and is
+    restored in linear light.
     """
 
     method: str = "selfdeblur"
@@ -33,7 +35,8 @@ class Settings(NamedTuple):
     seed: int = 0
     steps: int = 0  # 0: the preset's
     colour: Literal["luma", "rgb"] = "luma"
-    finish: bool = True
+    finish: bool | Literal["auto"] = "auto"
+    clean: bool = True
     linear: bool = False
     options: dict[str, Any] = {}
 

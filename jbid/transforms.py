@@ -55,7 +55,12 @@ class Watched(NamedTuple):
 
 
 HIGH_NOISE = 0.02  # standard deviation from which on noise counts as high
-PATIENCE = (500, 200)  # steps, for low and for high noise
+PATIENCE = (5, 2)  # windows, for low and for high noise
+
+
+def patience_for(noise: Float[Array, ""], window: int) -> Int[Array, ""]:
+    """The patience in steps at this noise level: two windows beyond `HIGH_NOISE`, else five."""
+    return window * jnp.where(noise > HIGH_NOISE, PATIENCE[1], PATIENCE[0])
 
 
 def early_stopping(method: Method, *, window: int = 100, patience: int | None = None, samples: int = 4096) -> Method:
@@ -63,15 +68,21 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
 
     VAR_t = mean over the last `window` images x_i of mean over pixels (x_i - x_bar)^2. The answer is the estimate at
     the step of the least VAR; the run stops after `patience` steps without a lower one (Zhuang et al., Algorithm 1,
-    after Wang et al. 2021, Early Stopping for Deep Image Prior). patience None: 200 where the estimated noise level of
-    the picture exceeds `HIGH_NOISE`, else 500, the paper's values for high and low noise.
+    after Wang et al. 2021, Early Stopping for Deep Image Prior). patience None: by the
+    estimated noise level of the picture, `patience_for`; with the paper's window of 100 these are its 200 and 500.
 
     Differs from the authors' code: the mean over pixels is taken at `samples` random pixels, so that the window costs
     window x samples numbers and not a hundred latent images. Pixels are picked and not averaged, because it is the
     noise from pixel to pixel whose return the variance tells of.
 
-    A seed that has stopped stays as it is; steps go on for those beside it that have not.
+    What is kept is the step's estimate as the loss saw it. A seed that has stopped stays as it is; steps go on for
+    those beside it that have not. Values that are no numbers count as no lower: the last sound estimate is the answer.
+
+    Raises ValueError for a window under 2, whose variance is none, and for a patience or samples under 1.
     """
+    for name, value, smallest in (("window", window, 2), ("patience", patience, 1), ("samples", samples, 1)):
+        if value is not None and value < smallest:
+            raise ValueError(f"got {name} {value}, expected at least {smallest}")
 
     def init(key, blurred, start=None):
         inner = method.init(key, blurred, start)
@@ -80,7 +91,7 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
         n = min(samples, size)
         # spread evenly over the image, with a random place within each stretch
         pixels = ((jnp.arange(n) + jax.random.uniform(jax.random.fold_in(key, 0), (n,))) * (size / n)).astype(int)
-        wait = jnp.where(noise_level(blurred) > HIGH_NOISE, PATIENCE[1], PATIENCE[0]) if patience is None else patience
+        wait = patience_for(noise_level(blurred), window) if patience is None else patience
         return Watched(
             inner,
             jnp.minimum(pixels, size - 1),
@@ -97,14 +108,14 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
         inner, info = method.step(state.inner, blurred, t)
         seen = state.window.at[t % window].set(info.estimate.image.ravel()[state.pixels])
         variance = jnp.where(t >= window - 1, seen.var(0).mean(), jnp.inf)
-        lower = (variance < state.least) | ~jnp.isfinite(variance)
+        lower = (variance < state.least) | ((t < window - 1) & jnp.isfinite(info.loss))
         best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
         since = jnp.where(lower, 0, state.since + 1)
         following = state._replace(
             inner=inner,
             window=seen,
             variance=variance,
-            least=jnp.minimum(variance, state.least),
+            least=jnp.where(lower, variance, state.least),
             best=best,
             since=since,
             stopped=since >= state.patience,

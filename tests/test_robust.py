@@ -19,7 +19,7 @@ from jbid.metrics import kernel_similarity
 from jbid.motion import gaussian_process_kernel
 from jbid.nets.siren import Siren
 from jbid.run import run
-from jbid.transforms import early_stopping, over_seeds
+from jbid.transforms import early_stopping
 from jbid.types import Estimate, Info, Method, Restored
 
 TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
@@ -78,20 +78,39 @@ def test_stops_at_the_planted_valley_like_the_full_window():
     # the variance of a window is that of its middle
     assert abs(best - window / 2 - valley) <= 0.02 * valley
     assert result.complete and result.stopped == best + patience + 1
-    for other in full_window_stop(valley, window, patience, jax.random.key(0)), (best, int(result.stopped)):
-        assert abs(other[0] - best) <= 0.02 * valley and abs(other[1] - int(result.stopped)) <= 0.02 * valley
+    full = full_window_stop(valley, window, patience, jax.random.key(0))
+    assert abs(full[0] - best) <= 0.02 * valley and abs(full[1] - int(result.stopped)) <= 0.02 * valley
+
+
+def test_no_number_is_no_lower_variance():
+    sound = planted(200)
+
+    def step(state, blurred, t):
+        state, info = sound.step(state, blurred, t)
+        spoilt = jax.tree.map(lambda leaf: jnp.where(t >= 60, jnp.nan, leaf), info.estimate)
+        return state, Info(jnp.where(t >= 60, jnp.nan, info.loss), spoilt, info.stopped)
+
+    for window in (5, 100):
+        method = early_stopping(sound._replace(step=step), window=window, patience=20)
+        result = run(method, jax.random.key(0), photo(), 200)
+        assert result.stopped == 80 and result.restored.kernel[0, 0] == 59 and np.isfinite(result.restored.image).all()
+
+
+def of_two(method: Method) -> Method:
+    """Seeds with a valley each."""
+    return Method(
+        jax.vmap(method.init, (0, None, 0)),
+        jax.vmap(method.step, (0, None, None)),
+        jax.vmap(method.estimate),
+        jax.vmap(method.restore, (0, None)),
+    )
 
 
 def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
     method = early_stopping(planted(0), window=5, patience=20)
     valleys = jnp.array([40, 90])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    both = Method(
-        jax.vmap(method.init, (0, None, 0)),
-        jax.vmap(method.step, (0, None, None)),
-        jax.vmap(method.estimate),
-        jax.vmap(method.restore, (0, None)),
-    )
+    both = of_two(method)
     result = run(both, keys, photo(), 1000, start=valleys)
     assert len(result.losses) < 200 and result.complete and (result.stopped > 0).all()
     assert result.stopped[0] < result.stopped[1] - 30
@@ -112,15 +131,16 @@ def test_patience_goes_by_the_noise_level():
 
 
 def test_interrupted_early_stopping_goes_on_as_if_it_had_not_been(tmp_path):
-    method = over_seeds(early_stopping(planted(30), window=5, patience=40))
-    keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    whole = run(method, keys, photo(), 500)
+    method = of_two(early_stopping(planted(0), window=5, patience=20))
+    keys, valleys = jax.vmap(jax.random.key)(jnp.arange(2)), jnp.array([40, 120])
+    whole = run(method, keys, photo(), 500, start=valleys)
     first = Checkpoint(tmp_path / "c")
-    half = run(method, keys, photo(), 500, checkpoint=first, on_chunk=lambda now: now.step == 40)
+    half = run(method, keys, photo(), 500, start=valleys, checkpoint=first, on_chunk=lambda now: now.step == 100)
     first.close()
-    assert not half.complete and not half.stopped.any()
+    # one has stopped by then, the other has not
+    assert not half.complete and list(half.stopped > 0) == [True, False]
     second = Checkpoint(tmp_path / "c")
-    resumed = run(method, keys, photo(), 500, checkpoint=second)
+    resumed = run(method, keys, photo(), 500, start=valleys, checkpoint=second)
     second.close()
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(resumed.stopped, whole.stopped)
@@ -166,6 +186,37 @@ def test_image_and_kernel_are_moved_back_together():
     kernel = np.asarray(restored.kernel)
     again = np.asarray(blur(restored.image, kernel))
     np.testing.assert_allclose(again, y[12:-12, 10:-10], atol=0.03)
+
+
+@pytest.mark.parametrize("peak, tail", [((1, 2), (9, 8)), ((8, 4), (0, 6))])
+def test_a_kernel_that_fills_its_frame_is_not_cut_off(peak, tail):
+    kernel = jnp.zeros((10, 9)).at[peak].set(0.6)
+    steps = jnp.linspace(0, 1, 60)[:, None]
+    path = jnp.round(jnp.asarray(peak) * (1 - steps) + jnp.asarray(tail) * steps).astype(int)
+    kernel = kernel.at[path[:, 0], path[:, 1]].add(0.4 / 60)
+    x = photo(60 + 9, 70 + 8)
+    # the peak, and so the window that looks most like the picture, is far from the middle
+    restored = located(Estimate(x, kernel), blur(x, kernel), threshold=0.001)
+    assert kernel_similarity(restored.kernel, kernel) > 0.999
+
+
+def test_a_known_kernel_is_returned_as_it_is():
+    kernel = jnp.zeros((9, 9)).at[2, 2].set(0.9).at[7, 7].set(0.1)
+    x = photo(68, 78)
+    method = robust(9, **TINY, kernel=kernel)
+    y = blur(x, kernel)
+    restored = method.restore(Estimate(x, kernel), y)
+    np.testing.assert_allclose(restored.kernel, kernel, atol=1e-6)
+    np.testing.assert_allclose(restored.image, x[4:-4, 4:-4], atol=1e-6)
+
+
+def test_brightness_is_restored_where_the_sum_of_the_kernel_is_free():
+    x, kernel = photo(), gaussian_process_kernel(jax.random.key(2), 9)
+    for latent in ("enlarged", "exact"):
+        frame = jnp.pad(x, ((4, 4), (4, 4), (0, 0)), mode="edge") if latent == "enlarged" else x
+        restored = robust(9, **TINY, latent=latent).restore(Estimate(frame / 2, kernel * 2), x)
+        np.testing.assert_allclose(restored.image.mean(), x.mean(), atol=0.02)
+        np.testing.assert_allclose(restored.kernel.sum(), 1, atol=1e-5)
 
 
 # terms of the loss
@@ -243,6 +294,10 @@ def test_variants_differ(blurred):
         (dict(regulariser="tv"), "l1_over_l2"),
         (dict(latent="half"), "enlarged"),
         (dict(normalise="max"), "sum"),
+        (dict(siren_omega=0.0), "positive"),
+        (dict(siren_width=0), "at least 1"),
+        (dict(window=1), "window 1, expected at least 2"),
+        (dict(patience=-5), "at least 1"),
     ],
 )
 def test_bad_options_say_what_is_possible(options, word):

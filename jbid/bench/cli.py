@@ -45,6 +45,7 @@ def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
     some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
     add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
+    add("--lpips", type=Path, metavar="WEIGHTS.pth", help="add LPIPS, by torchvision's alexnet-owt-7be5be79.pth")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
     add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
     add("--out", type=Path, metavar="FILE.json", help=f"default: {out}.json; images beside it")

@@ -29,7 +29,10 @@ LEVELS = 5
 
 
 def level_size(kernel: Sequence[int], picture: Sequence[int], level: int) -> int:
-    """The odd kernel size of a level of overspecification: 1 the true size, 5 half the picture, evenly in between."""
+    """The odd kernel size of a level of overspecification: 1 the true size, 5 half the picture, evenly in between.
+
+    Of a picture that is not square, the shorter side counts.
+    """
     true, half = max(kernel), min(picture) / 2
     return round((true + (half - true) * (level - 1) / (LEVELS - 1) - 1) / 2) * 2 + 1
 
@@ -52,6 +55,8 @@ def _cases(
 ) -> list[tuple[str, str, Case]]:
     """(method, condition, case) for all that is asked for; each item's pictures are the same for all methods."""
     found = []
+    # where a method looks at a part alone, that part is what the kernel may be half of, for all methods alike
+    patch = min((own.patch for own in settings.values() if own.patch), default=None)
     for item in items:
         for condition in args.levels if args.command == "oversize" else args.noises:
             if args.command == "oversize":
@@ -67,7 +72,8 @@ def _cases(
                     alone = own._replace(kernel_size=1, finish=False, patch=0)
                     case = case._replace(settings=alone, kernel=np.ones((1, 1), np.float32))
                 elif level is not None:
-                    size = level_size(item.kernel.shape, given.blurred.shape[:2], level)
+                    sides = [min(n, patch or n) for n in given.blurred.shape[:2]]
+                    size = level_size(item.kernel.shape, sides, level)
                     case = case._replace(settings=own._replace(kernel_size=size))
                 found.append((method, label, case))
     return found
@@ -99,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
     return finished(complete, out)
 
 
-COLUMNS = ("psnr", "ssim", "vif", "kernel_similarity", "psnr_network", "seconds")
+COLUMNS = ("psnr", "ssim", "vif", "lpips", "kernel_similarity", "psnr_network", "seconds")
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,7 +113,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     means = []
     for condition in dict.fromkeys(row["condition"] for row in rows):
         here = [row for row in rows if row["condition"] == condition]
-        given = {key: mean(here, f"{key}_blurred") for key in ("psnr", "ssim", "vif")}
+        given = {key: mean(here, f"{key}_blurred") for key in ("psnr", "ssim", "vif", "lpips")}
         means.append({"condition": condition, "method": "input", "images": None, **given})
         known = {"psnr": mean(here, "psnr_true_kernel")}
         means.append({"condition": condition, "method": "finish, true kernel", "images": None, **known})
@@ -122,9 +128,9 @@ def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, settings: 
     from tabulate import tabulate
 
     means = summary(rows)
-    keys = ["condition", "method", "images", *COLUMNS]
+    keys = ["condition", "method", "images", *(c for c in COLUMNS if any(row.get(c) is not None for row in means))]
     shown = [[row.get(key) for key in keys] for row in means]
-    formats = ("", "", "", ".2f", ".4f", ".4f", ".3f", ".2f", ".1f")
+    formats = [".2f" if "psnr" in key else ".1f" if key == "seconds" else ".4f" for key in keys]
     print(tabulate(shown, keys, tablefmt="github", floatfmt=formats))
     device = versions_and_device()
     print(f"protocol: sd_matlab, maxshift {args.maxshift}, pictures synthesised; {device['device']}")

@@ -57,14 +57,16 @@ def reference(item: Item, max_shift: int) -> Aligned:
     return align(x, im.luma(item.sharp)[..., 0], max_shift=max_shift)
 
 
-def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: int) -> dict[str, Any]:
-    """One row of the table for a gray result (h, w) in [0, 1]."""
+def score(
+    item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: int, weights: Path | None = None
+) -> dict[str, Any]:
+    """One row of the table for a gray result (h, w) in [0, 1]; with `weights`, LPIPS too."""
     sharp = im.luma(item.sharp)[..., 0]
     known = reference(item, max_shift)
     main, other = (align(image, sharp, max_shift=m) for m in (max_shift, OTHER_SHIFT))
     blurred = align(im.luma(item.blurred)[..., 0], sharp, max_shift=max_shift)
     inner = sharp[BORDER:-BORDER, BORDER:-BORDER]
-    return {
+    row = {
         "psnr": main.psnr,
         "ssim": main.ssim,
         "error_ratio": main.squared_error / known.squared_error,
@@ -78,6 +80,10 @@ def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: i
         "vif_blurred": vif(blurred.image, inner),
         "psnr_true_kernel": known.psnr,
     }
+    if weights is not None:
+        for key, aligned in (("lpips", main), ("lpips_blurred", blurred)):
+            row[key] = lpips(aligned.image[..., None], inner[..., None], weights)
+    return row
 
 
 def mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
@@ -124,6 +130,9 @@ def loaded(args: argparse.Namespace, data) -> list[Item]:
         raise ValueError(f"got --limit {args.limit}, expected at least 1")
     if not 0 <= args.maxshift <= 15:
         raise ValueError(f"got --maxshift {args.maxshift}, expected 0 to 15, the border left out")
+    if args.lpips is not None:
+        # a wrong file is to be told of before the first image and not after
+        lpips(np.zeros((64, 64, 1)), np.zeros((64, 64, 1)), args.lpips)
     return data.load(args.data, args.only or data.NAMES[: args.limit])
 
 
@@ -174,7 +183,8 @@ def run_cases(cases: Sequence[Case], out: Path, args: argparse.Namespace) -> tup
             left = []
             for case in group:
                 row = read_json(folder / f"{case.item.name}.json") if args.resume else {}
-                if row.get("identity") == case.identity and row.get("maxshift") == args.maxshift:
+                kept = row.get("identity") == case.identity and row.get("maxshift") == args.maxshift
+                if kept and (args.lpips is None or "lpips" in row):
                     rows[case.item.name] = row
                     bar.update()
                 else:
@@ -214,7 +224,7 @@ def _solved(cases: Sequence[Case], folder: Path, args: argparse.Namespace, asked
             im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
             # scored as written: 8 bits
             written = im.luma(im.read(folder / f"{item.name}_x.png"))[..., 0]
-            row = {"name": item.name, **score(item, written, answer.kernel, args.maxshift)}
+            row = {"name": item.name, **score(item, written, answer.kernel, args.maxshift, args.lpips)}
             row |= _sizes(item, answer, task)
             if args.each_seed:
                 row["psnr_of"] = _each(item, task, answer, args.maxshift)
@@ -268,6 +278,6 @@ def _score_folder(args: argparse.Namespace, items: list[Item], header: dict[str,
         image = im.luma(im.read(files[item.name]))[..., 0]
         if image.shape != item.sharp.shape[:2]:
             raise ValueError(f"{files[item.name]}: got {image.shape} pixels, expected {item.sharp.shape[:2]}")
-        rows.append({"name": item.name, **score(item, image, kernel, args.maxshift)})
+        rows.append({"name": item.name, **score(item, image, kernel, args.maxshift, args.lpips)})
     report(rows, header | {"scored": str(args.score.name)}, args.out)
     return 0

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jbid import losses
-from jbid.blur import blur, normalise_kernel, shifted
+from jbid.blur import blur, shifted
 from jbid.locate import best_window
 from jbid.nets.siren import Siren
 from jbid.nets.skip import Skip
 from jbid.prior import (
     KERNEL_NETS,
     adam,
+    centre_crop,
     deep_prior,
     fitted_field,
     fixed,
@@ -61,14 +62,26 @@ def located(estimate: Estimate, blurred: Array, *, threshold: float) -> Restored
 
     Image and kernel may lie anywhere in frames that are both too large, moved against each other (Zhuang et al.,
     section 3.1.2); the image is scaled by the kernel's sum, which the data term leaves free. Kernel values under
-    `threshold` times the largest, and small parts apart from the rest, are removed as noise.
+    `threshold` times the largest, and small parts apart from the rest, are removed as noise; what remains is moved no
+    further than to the edge of its frame, as a tight frame has no room for more.
     """
     x, k = estimate
     scale = k.sum()
     offset = best_window(x * scale, blurred)
-    down, right = (at - (n - 1) // 2 for at, n in zip(offset, k.shape))
     window = jax.lax.dynamic_slice(x, (offset[0], offset[1], 0), blurred.shape)
-    return Restored(jnp.clip(window * scale, 0, 1), pruned(shifted(k, down, right), threshold=threshold))
+    k = pruned(k, threshold=threshold)
+    moves = []
+    for axis, (at, n) in enumerate(zip(offset, k.shape)):
+        seen = k.any(1 - axis)
+        first, last = jnp.argmax(seen), n - 1 - jnp.argmax(seen[::-1])
+        moves.append(jnp.clip(at - (n - 1) // 2, -first, n - 1 - last))
+    return Restored(jnp.clip(window * scale, 0, 1), shifted(k, *moves))
+
+
+def in_place(estimate: Estimate, blurred: Array, *, threshold: float) -> Restored:
+    """The latent image as it lies, of the observed size, and the kernel; scaled and cleaned as in `located`."""
+    x, k = estimate
+    return Restored(jnp.clip(x * k.sum(), 0, 1), pruned(k, threshold=threshold))
 
 
 def robust(
@@ -98,7 +111,7 @@ def robust(
     stop: bool = True,
     window: int = 100,
     patience: int = 0,
-    threshold: float = 0.05,
+    threshold: float = 0.02,
     kernel: Array | None = None,
 ) -> Method:
     """min mean h(K_theta * G_x(z_x) - y) + lambda ||grad x||_1 / ||grad x||_2 over both networks (Eq. 21), by Adam.
@@ -118,8 +131,21 @@ def robust(
     Sitzmann et al.'s; its output starts at a kernel with sum one and not at one half everywhere; the image network is
     SelfDeblur's with its input and input noise; the moving variance is taken at random pixels.
 
-    Raises ValueError for even or non-positive kernel sizes and for unknown names.
+    A known `kernel` is kept as it is, and the image lies in the middle of the latent one.
+
+    Raises ValueError for even or non-positive kernel sizes, unknown names, and numbers out of range.
     """
+    for name, value, least in (
+        ("siren_width", siren_width, 1),
+        ("siren_layers", siren_layers, 1),
+        ("weight", weight, 0),
+        ("threshold", threshold, 0),
+    ):
+        if value < least:
+            raise ValueError(f"got {name} {value}, expected at least {least}")
+    for name, positive in (("siren_omega", siren_omega), ("delta", delta)):
+        if positive <= 0:
+            raise ValueError(f"got {name} {positive}, expected a positive number")
     shape = kernel_shape(kernel_size, kernel)
     data = _choose("loss", loss, LOSSES)(delta)
     penalty = _choose("regulariser", regulariser, REGULARISERS)
@@ -140,9 +166,10 @@ def robust(
     def padded_blur(x, k):
         return blur(jnp.pad(x, [(n // 2, n // 2) for n in k.shape] + [(0, 0)]), k)
 
-    def as_it_is(estimate, blurred):
-        return Restored(estimate.image, normalise_kernel(estimate.kernel))
-
+    if kernel is not None and not exact:
+        restore = centre_crop
+    else:
+        restore = partial(in_place if exact else located, threshold=threshold)
     method = deep_prior(
         uniform_code(
             skip(out_channels=out_channels, non_local_from=None), partial(latent_shape, frame, 8), noise=input_noise
@@ -151,7 +178,7 @@ def robust(
         loss=losses.add(data, penalty(weight)) if penalty else data,
         tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),
         forward=padded_blur if exact else blur,
-        restore=as_it_is if exact else partial(located, threshold=threshold),
+        restore=restore,
     )
     return early_stopping(method, window=window, patience=patience or None) if stop else method
 
@@ -168,7 +195,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         kernel_hold=50,
         normalise="sum",
         window=30,
-        patience=60,
     ),
     "instant": dict(steps=0, start="edges", patch=512),
 }
