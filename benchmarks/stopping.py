@@ -52,12 +52,12 @@ def curves(item: levin.Item, settings: Settings, every: int, full: bool) -> dict
     step, restore = compiled(method.step, donate_argnums=0), compiled(method.restore)
     truth = im.luma(item.sharp)[..., 0]
     noise = compiled(noise_level)(observed)
-    patience = settings.options["patience"] or int(patience_for(noise, settings.options["window"]))
+    window = settings.options["window"]
+    patience = settings.options["patience"] or int(patience_for(noise, window))
     told: dict = {"patience": patience, "loss": [], "variance": [], "at": [], "psnr": []}
     seen: list = []
     if full:
         told["variance_all_pixels"] = []
-    window = settings.options["window"]
     for t in tqdm(range(settings.steps), desc=item.name, unit="step"):
         state, info = step(state, observed, jnp.asarray(t))
         told["loss"].append(float(info.loss))

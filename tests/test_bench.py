@@ -151,6 +151,7 @@ def test_bad_conditions_are_refused_in_one_line(levin_folder, capsys):
         (["noise", "--noises", "salt:1"], "gaussian:LEVEL"),
         (["oversize", "--levels", "6"], "from 1 to 5"),
         (["oversize", "--method", "robust"], "--methods robust"),
+        (["noise", "--lpips", "none.pth"], "alexnet-owt"),
         (["oversize", "--noise", "gaussian"], "gaussian:0.05"),
     ):
         assert main([*args, "--data", str(levin_folder)]) == 2

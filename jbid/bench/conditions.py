@@ -55,14 +55,16 @@ def _cases(
 ) -> list[tuple[str, str, Case]]:
     """(method, condition, case) for all that is asked for; each item's pictures are the same for all methods."""
     found = []
+    # of the pictures' noise too, and one for all methods
+    seed = next(iter(settings.values())).seed
     # where a method looks at a part alone, that part is what the kernel may be half of, for all methods alike
     patch = min((own.patch for own in settings.values() if own.patch), default=None)
     for item in items:
         for condition in args.levels if args.command == "oversize" else args.noises:
             if args.command == "oversize":
-                given, level, label = synthesised(item, args.noise, args.seed or 0), condition, f"level {condition}"
+                given, level, label = synthesised(item, args.noise, seed), condition, f"level {condition}"
             else:
-                given = synthesised(item, condition, args.seed or 0, blurred=args.command == "noise")
+                given = synthesised(item, condition, seed, blurred=args.command == "noise")
                 level, label = args.size_level, condition
             for method, own in settings.items():
                 name = f"{item.name}_{method}_{label.replace(' ', '').replace(':', '_')}"

@@ -29,7 +29,7 @@ from jbid.cli import (
 from jbid.data import lai, levin
 from jbid.data.levin import Item
 from jbid.deblur import Deblurred, Task, prepare
-from jbid.metrics import Aligned, align, kernel_similarity, vif
+from jbid.metrics import Aligned, align, kernel_similarity, lpips, vif
 from jbid.settings import Settings
 from jbid.tiles import finish_large
 
