@@ -120,6 +120,9 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_blur)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
+    command.add_argument("--method", help="selfdeblur (default) or robust")
+    command.add_argument("--preset", default="instant", help="instant (default) or quick")
+    command.add_argument("--noise", default="gaussian:0.005", metavar="MODEL:LEVEL", help="as of blur")
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")
     command.set_defaults(run=_demo)
     return top
@@ -503,4 +506,5 @@ def _demo(args: argparse.Namespace) -> int:
     """Blur a photo that ships with scikit-image, restore it blindly, print the gain and draw a panel."""
     from jbid.demo import demo
 
-    return demo(out_dir(args.out))
+    settings = resolve([("command line", _flag_values(args))])
+    return demo(out_dir(args.out), settings, args.noise)

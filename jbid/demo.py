@@ -15,32 +15,32 @@ from jbid.blur import blur, crop_centre
 from jbid.deblur import Deblurred, deblur
 from jbid.metrics import align
 from jbid.motion import gaussian_process_kernel
+from jbid.noise import MODELS, parse_noise
+from jbid.settings import Settings
 
-SIZE, KERNEL, NOISE = 256, 21, 0.005
+SIZE, KERNEL = 256, 21
 
 
-def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample(noise: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A blurred photo, the sharp one on the same window, and the kernel: scikit-image's astronaut at 256x256 pixels."""
     from skimage import data, transform
 
     side = SIZE + KERNEL - 1
     photo = transform.resize(data.astronaut(), (side, side), anti_aliasing=True).astype(np.float32)
     kernel = gaussian_process_kernel(jax.random.key(3), KERNEL)
-    noise = NOISE * jax.random.normal(jax.random.key(4), (SIZE, SIZE, 3))
-    blurred = np.clip(blur(jnp.asarray(photo), kernel) + noise, 0, 1)
+    model, level = parse_noise(noise)
+    blurred = MODELS[model](jax.random.key(4), jnp.clip(blur(jnp.asarray(photo), kernel), 0, 1), level)
     # as a camera would store it
-    blurred = np.round(np.asarray(blurred) * 255) / np.float32(255)
+    blurred = np.round(np.clip(np.asarray(blurred), 0, 1) * 255) / np.float32(255)
     return blurred, np.asarray(crop_centre(photo, kernel.shape)), np.asarray(kernel)
 
 
-def demo(out: Path) -> int:
-    """Write the panel and its pictures to `out`, and print the gain."""
-    from jbid.settings import resolve
-
-    blurred, sharp, kernel = sample()
-    print("finding the kernel from edges, its size not known; the first time, this compiles", flush=True)
+def demo(out: Path, settings: Settings, noise: str) -> int:
+    """Write the panel and its pictures to `out`, and print the gain. Raises ValueError for noise that is not known."""
+    blurred, sharp, kernel = sample(noise)
+    print("the size of the kernel is not known; the first time, this compiles", flush=True)
     start = time.perf_counter()
-    answer = deblur([blurred], resolve([("demo", {"preset": "instant"})]))[0]
+    answer = deblur([blurred], settings)[0]
     seconds = time.perf_counter() - start
     for name, picture in (("blurred", blurred), ("restored", answer.image), ("true", sharp)):
         im.write(out / f"{name}.png", picture)

@@ -86,8 +86,9 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
 
     def init(key, blurred, start=None):
         inner = method.init(key, blurred, start)
-        estimate = method.estimate(inner)
-        size = estimate.image.size
+        # only its shape: a second program with the whole network in it would cost some 50 MB more to compile
+        shape = jax.eval_shape(method.estimate, inner)
+        size = shape.image.size
         n = min(samples, size)
         # spread evenly over the image, with a random place within each stretch
         pixels = ((jnp.arange(n) + jax.random.uniform(jax.random.fold_in(key, 0), (n,))) * (size / n)).astype(int)
@@ -98,7 +99,7 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
             jnp.zeros((window, n)),
             jnp.array(jnp.inf),
             jnp.array(jnp.inf),
-            estimate,
+            jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shape),
             jnp.array(0),
             jnp.asarray(wait),
             jnp.array(False),

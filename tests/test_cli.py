@@ -360,6 +360,7 @@ def test_blur_adds_the_noise_that_is_named(photo, tmp_path, capsys):
     noise = pictures["a"] - pictures["clean"]
     assert 0.03 < noise.std() < 0.2 and (pictures["a"] != pictures["b"]).any()
     assert main([*base, str(tmp_path / "c"), "--noise=rain:1"]) == 2
+    assert main(["demo", "--out", str(tmp_path / "d"), "--noise=rain:1"]) == 2
     assert "gaussian:LEVEL" in capsys.readouterr().err and not (tmp_path / "c").exists()
 
 

@@ -192,7 +192,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         patch=320,
         channels=32,
         weight=1e-6,
-        kernel_hold=50,
+        kernel_hold=100,
         normalise="sum",
         window=30,
     ),
