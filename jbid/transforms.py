@@ -68,8 +68,8 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
 
     VAR_t = mean over the last `window` images x_i of mean over pixels (x_i - x_bar)^2. The answer is the estimate at
     the step of the least VAR; the run stops after `patience` steps without a lower one (Zhuang et al., Algorithm 1,
-    after Wang et al. 2021, Early Stopping for Deep Image Prior). patience None: by
-    the estimated noise level of the picture, `patience_for`; with the paper's window of 100 these are its 200 and 500.
+    after Wang et al. 2021, Early Stopping for Deep Image Prior). With patience None it goes by the picture's estimated
+    noise level, `patience_for`; with the paper's window of 100 these are its 200 and 500.
 
     Differs from the authors' code: the mean over pixels is taken at `samples` random pixels, so that the window costs
     window x samples numbers and not a hundred latent images. Pixels are picked and not averaged, because it is the

@@ -96,6 +96,7 @@ def robust(
     siren_width: int = 256,
     siren_layers: int = 2,
     siren_omega: float = 30.0,
+    siren_first_omega: float = 30.0,
     normalise: Literal["none", "sum"] = "none",
     loss: Literal["huber", "mse"] = "huber",
     delta: float = 0.05,
@@ -143,7 +144,11 @@ def robust(
     ):
         if value < least:
             raise ValueError(f"got {name} {value}, expected at least {least}")
-    for name, positive in (("siren_omega", siren_omega), ("delta", delta)):
+    for name, positive in (
+        ("siren_omega", siren_omega),
+        ("siren_first_omega", siren_first_omega),
+        ("delta", delta),
+    ):
         if positive <= 0:
             raise ValueError(f"got {name} {positive}, expected a positive number")
     shape = kernel_shape(kernel_size, kernel)
@@ -156,7 +161,8 @@ def robust(
     if kernel is not None:
         kernels = fixed(kernel)
     elif siren:
-        net = Siren(siren_width, siren_layers, siren_omega, mean=1 / (shape[0] * shape[1] + 1))
+        mean = 1 / (shape[0] * shape[1] + 1)
+        net = Siren(siren_width, siren_layers, siren_omega, siren_first_omega, mean=mean)
         kernels = siren_kernel(shape, net, normalise=by_sum)
     else:
         kernels = kernel_generator(kernel_net, shape, skip, input_noise)

@@ -11,16 +11,18 @@ from jaxtyping import Array, Float
 
 
 class Siren(nn.Module):
-    """k(p) = sigmoid(w^T s_L + b), s_l = sin(omega (W_l s_{l-1} + b_l)), s_0 = p: coordinates (.., 2) -> values (..).
+    """k(p) = sigmoid(w^T s_L + b), s_l = sin(omega_l (W_l s_{l-1} + b_l)), s_0 = p: coordinates (.., 2) -> values (..).
 
     Initialised as Sitzmann et al. 2020 do (section 3.2): W_1 ~ U(-1/n, 1/n), the others U(-sqrt(6/n) / omega, ..), n
-    the inputs, biases as PyTorch's. Only `mean` is ours: the last bias starts where the sigmoid of it is `mean`. With
-    a mean of one over the number of pixels, a kernel sums to about one from the start, and not to half its pixels.
+    the inputs, biases as PyTorch's; omega_1 is `first_omega`, the others are `omega`. Only `mean` is ours: the last
+    bias starts where the sigmoid of it is `mean`. With a mean of one over the number of pixels, a kernel sums to about
+    one from the start, and not to half its pixels.
     """
 
     width: int = 256
     layers: int = 2  # with sine
     omega: float = 30.0
+    first_omega: float = 30.0
     mean: float = 0.5
 
     @nn.compact
@@ -33,7 +35,7 @@ class Siren(nn.Module):
             n = s.shape[-1]
             weight = self.param(f"weight{i}", uniform(1 / n if i == 0 else self._bound(n)), (n, self.width))
             bias = self.param(f"bias{i}", uniform(1 / math.sqrt(n)), (self.width,))
-            s = jnp.sin(self.omega * (s @ weight + bias))
+            s = jnp.sin((self.omega if i else self.first_omega) * (s @ weight + bias))
         weight = self.param("weight", uniform(self._bound(self.width)), (self.width,))
         bias = self.param("bias", nn.initializers.constant(math.log(self.mean / (1 - self.mean))), ())
         return jax.nn.sigmoid(s @ weight + bias)
