@@ -22,7 +22,7 @@ import optax
 from skimage import data
 
 from jbid.blur import blur
-from jbid.cli import guarded, read_json, versions_and_device, write_json
+from jbid.cli import guarded, json_file, read_json, versions_and_device, write_json
 from jbid.images import replacing
 from jbid.methods.robust import siren_kernel
 from jbid.metrics import frequency_band_error
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=45, help="kernel side in pixels (default 45)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3, 3e-3], help="learning rates")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path("kernel_nets.json"))
+    parser.add_argument("--out", type=json_file, default=Path("kernel_nets.json"))
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     return guarded(lambda: run_all(args))

@@ -25,6 +25,7 @@ from jbid.cli import (
     add_method_arguments,
     guarded,
     identity,
+    json_file,
     out_dir,
     read_json,
     settings_from,
@@ -92,7 +93,7 @@ def main() -> int:
     parser.add_argument("--noise", default="gaussian:0.05")
     parser.add_argument("--every", type=int, default=10, help="steps between two scores (default 10)")
     parser.add_argument("--full", action="store_true", help="also keep whole images, to compare with")
-    parser.add_argument("--out", type=Path, default=Path("stopping.json"))
+    parser.add_argument("--out", type=json_file, default=Path("stopping.json"))
     parser.add_argument("--resume", action="store_true")
     add_method_arguments(parser)
     args = parser.parse_args()

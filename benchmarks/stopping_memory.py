@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.cli import guarded, versions_and_device, write_json
+from jbid.cli import guarded, json_file, versions_and_device, write_json
 from jbid.methods.robust import robust
 from jbid.run import compiled, run
 
@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--window", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("stopping_memory.json"))
+    parser.add_argument("--out", type=json_file, default=Path("stopping_memory.json"))
     parser.add_argument("--one", choices=("with", "without"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

@@ -79,6 +79,13 @@ def region(text: str) -> tuple[int, ...]:
     return parts
 
 
+def json_file(text: str) -> Path:
+    """The argument of an --out that names a report: what else is written gets its name without the suffix."""
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name that ends in .json")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     """Argument parsing with errors of one line."""
 

@@ -157,3 +157,12 @@ def test_bad_conditions_are_refused_in_one_line(levin_folder, capsys):
         assert main([*args, "--data", str(levin_folder)]) == 2
         error = capsys.readouterr().err
         assert word in error and error.count("\n") == 1
+
+
+def test_a_report_needs_a_name_of_its_own(tmp_path, capsys):
+    """The pictures lie in a folder named as the report without its suffix."""
+    with pytest.raises(SystemExit) as ended:
+        main(["oversize", "--out", str(tmp_path / "oversize")])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert ".json" in error and error.count("\n") == 1

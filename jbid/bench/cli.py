@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import Parser, add_method_arguments, guarded, kernel_size
+from jbid.cli import Parser, add_method_arguments, guarded, json_file, kernel_size
 
 # Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
 BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
@@ -48,7 +48,7 @@ def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
     add("--lpips", type=Path, metavar="WEIGHTS.pth", help="add LPIPS, by torchvision's alexnet-owt-7be5be79.pth")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
     add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
-    add("--out", type=Path, metavar="FILE.json", help=f"default: {out}.json; images beside it")
+    add("--out", type=json_file, metavar="FILE.json", help=f"default: {out}.json; images beside it")
     add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
 
 
