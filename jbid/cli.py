@@ -59,7 +59,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         "--finish",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="deconvolve with the kernel at the end (default: unless noise is very high)",
+        help="deconvolve with the kernel at the end (default: unless noise is very high and the method stops early)",
     )
     add("--config", type=Path, metavar="FILE.toml", help="options from a file; see configs/")
     add("--checkpoint-every", type=float, default=30, metavar="SECONDS", help="how often to save for --resume")

@@ -37,7 +37,8 @@ from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
 
 EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
-# standard deviation of noise from which on a network's own image is better than a deconvolution, docs/experiments.md
+# standard deviation of noise from which on the own image of a network that was stopped early is better than a
+# deconvolution, docs/experiments.md
 NETWORK_FROM = 0.06
 SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
 
@@ -200,9 +201,9 @@ def solve(
 
     Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
     mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
-    the picture is deconvolved with the chosen kernel; without, and with "auto" where noise is very high, the seeds
-    alone are judged, and the answer is the best one's own image and kernel. With "luma" the network sees full-range Y
-    alone, and that image takes its chroma from the blurred picture.
+    the picture is deconvolved with the chosen kernel; without, and with "auto" where noise is very high
+    and the method stops itself, the seeds alone are judged, and the answer is the best one's own image and kernel. With
+    "luma" the network sees full-range Y alone, and that image takes its chroma from the blurred picture.
     """
     began = time.perf_counter()
     result = None
@@ -215,7 +216,9 @@ def solve(
         began = time.perf_counter()
         noise = float(_noise()(jnp.asarray(task.observed)))
         whole = task.region[2:] == task.picture.shape[1::-1]
-        too_noisy = settings.finish == "auto" and whole and noise > NETWORK_FROM
+        # a network that does not stop itself has fitted the noise in the end
+        own_is_better = noise > NETWORK_FROM and settings.options.get("stop", False)
+        too_noisy = settings.finish == "auto" and whole and own_is_better
         finished = result is None or (bool(settings.finish) and not too_noisy)
         if result is None:
             assert task.start is not None

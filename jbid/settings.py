@@ -21,8 +21,8 @@ class Settings(NamedTuple):
     start: "random", "uniform", "edges" or the path of a kernel. steps: none for the preset "instant". patch: side in
     pixels of the part that the kernel is estimated from, 0 for the whole picture. region: x, y, width and height of
     that part, where the user chose it. finish: deconvolve with the kernel at the end; "auto": unless noise is very
-    high. clean: pixels hit by impulse noise are mended before the method sees them. linear: the picture is sRGB and is
-    restored in linear light.
+    high and the method stops itself. clean: pixels hit by impulse noise are mended before the method sees them. linear:
+    the picture is sRGB and is restored in linear light.
     """
 
     method: str = "selfdeblur"

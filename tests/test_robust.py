@@ -13,12 +13,15 @@ from skimage.metrics import structural_similarity
 from jbid import losses
 from jbid.blur import blur, shifted
 from jbid.checkpoint import Checkpoint
+from jbid.deblur import deblur
 from jbid.locate import best_window, window_similarity
 from jbid.methods.robust import located, robust, siren_kernel
 from jbid.metrics import kernel_similarity
 from jbid.motion import gaussian_process_kernel
 from jbid.nets.siren import Siren
+from jbid.noise import gaussian_noise
 from jbid.run import run
+from jbid.settings import resolve
 from jbid.transforms import early_stopping
 from jbid.types import Estimate, Info, Method, Restored
 
@@ -280,9 +283,28 @@ def test_every_variant_runs_and_lowers_its_loss(blurred, options):
 
 
 def test_variants_differ(blurred):
-    options = [dict(), dict(delta=0.2, stop=False), dict(siren_omega=10.0), dict(weight=1e-3)]
+    options = [dict(), dict(delta=0.2, stop=False), dict(siren_omega=10.0), dict(siren_first_omega=60.0)]
+    options.append(dict(weight=1e-3))
     told = [run(robust(9, **{**TINY, **o}), jax.random.key(0), blurred, 3).losses[-1] for o in options]
     assert len({float(v) for v in told}) == len(options)
+
+
+@pytest.mark.parametrize(
+    "method, stop, sigma, finished",
+    [
+        ("robust", True, 0.15, False),
+        ("robust", True, 0.02, True),
+        ("robust", False, 0.15, True),
+        ("selfdeblur", None, 0.15, True),
+    ],
+)
+def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(blurred, method, stop, sigma, finished):
+    tiny = {name: value for name, value in TINY.items() if method == "robust" or name != "siren_width"}
+    options = tiny | ({} if stop is None else {"stop": stop})
+    options |= {"method": method, "kernel_size": 9, "start": "random", "steps": 2, "patch": 0}
+    noisy = np.asarray(gaussian_noise(jax.random.key(0), blurred, sigma))
+    answer = deblur([noisy], resolve([("test", options)]))[0]
+    assert answer.finished == finished
 
 
 @pytest.mark.parametrize(
