@@ -8,6 +8,7 @@ the whole kernel, with noise where asked for, rounded to 8 bits.
 from __future__ import annotations
 
 import argparse
+import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,22 +146,29 @@ def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, settings: 
 
 
 def plot(path: Path, means: Sequence[dict[str, Any]], title: str) -> None:
-    """PSNR, SSIM and VIF against the condition, a line for each method, dashed for what was given."""
+    """PSNR, SSIM and VIF by condition, a line for each method through the levels of one kind, dashed for the input."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     conditions = list(dict.fromkeys(row["condition"] for row in means))
     for axis, key in zip(figure.subplots(1, 3), ("psnr", "ssim", "vif")):
-        for method in dict.fromkeys(row["method"] for row in means):
+        # a method has one colour in all panels, also where another has no value
+        for i, method in enumerate(dict.fromkeys(row["method"] for row in means)):
             found = {row["condition"]: row.get(key) for row in means if row["method"] == method}
-            values = [found.get(condition) for condition in conditions]
-            if any(value is not None for value in values):
-                style = "k--" if method == "input" else "o-"
-                axis.plot(conditions, [np.nan if v is None else v for v in values], style, label=method)
+            # rings of several sizes, as values often coincide
+            look = {"color": f"C{i}", "marker": "o", "fillstyle": "none", "markersize": 4 + 2 * i}
+            if method == "input":
+                look = {"color": "black", "marker": "x", "ls": "--"}
+            for _, group in itertools.groupby(range(len(conditions)), lambda j: conditions[j].rpartition(":")[0]):
+                at = [j for j in group if found.get(conditions[j]) is not None]
+                axis.plot(at, [found[conditions[j]] for j in at], label=method, **look)
+        axis.set_xticks(range(len(conditions)), conditions)
         axis.set_title("PSNR, dB" if key == "psnr" else key.upper())
         axis.tick_params(axis="x", rotation=20)
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    by_label = dict(zip(labels, handles))
+    figure.axes[0].legend(by_label.values(), by_label, fontsize=8)
     figure.suptitle(title)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
