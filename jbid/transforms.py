@@ -41,7 +41,7 @@ def over_images(method: Method) -> Method:
 
 
 class Watched(NamedTuple):
-    """The state of a method under `early_stopping`; `best` is frozen once `stopped`."""
+    """The state of a method under `early_stopping`; frozen once `stopped`."""
 
     inner: Any
     pixels: Int[Array, samples]  # where the image is looked at
@@ -75,9 +75,8 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
     window x samples numbers and not a hundred latent images. Pixels are picked and not averaged, because it is the
     noise from pixel to pixel whose return the variance tells of.
 
-    What is kept is the step's estimate as the loss saw it, and nothing changes it in a seed that has stopped; steps go
-    on for those beside it that have not. Values that are no numbers count as no lower: the last sound estimate is
-    the answer.
+    What is kept is the step's estimate as the loss saw it. A seed that has stopped stays as it is; steps go on for
+    those beside it that have not. Values that are no numbers count as no lower: the last sound estimate is the answer.
 
     Raises ValueError for a window under 2, whose variance is none, and for a patience or samples under 1.
     """
@@ -110,18 +109,19 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
         inner, info = method.step(state.inner, blurred, t)
         seen = state.window.at[t % window].set(info.estimate.image.ravel()[state.pixels])
         variance = jnp.where(t >= window - 1, seen.var(0).mean(), jnp.inf)
-        lower = ~state.stopped & ((variance < state.least) | ((t < window - 1) & jnp.isfinite(info.loss)))
+        lower = (variance < state.least) | ((t < window - 1) & jnp.isfinite(info.loss))
         best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
         since = jnp.where(lower, 0, state.since + 1)
-        state = state._replace(
+        following = state._replace(
             inner=inner,
             window=seen,
             variance=variance,
             least=jnp.where(lower, variance, state.least),
             best=best,
             since=since,
-            stopped=state.stopped | (since >= state.patience),
+            stopped=since >= state.patience,
         )
+        state = jax.tree.map(lambda new, old: jnp.where(state.stopped, old, new), following, state)
         return state, Info(info.loss, info.estimate, state.stopped)
 
     return Method(init, step, lambda state: state.best, method.restore)

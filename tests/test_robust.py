@@ -117,7 +117,8 @@ def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
     result = run(both, keys, photo(), 1000, start=valleys)
     assert len(result.losses) < 200 and result.complete and (result.stopped > 0).all()
     assert result.stopped[0] < result.stopped[1] - 30
-    # frozen: the answer is that of a run which ended at once
+    # frozen: not one step of its own more
+    np.testing.assert_array_equal(result.state.inner["steps"], result.stopped)
     for i in range(2):
         alone = run(method, keys[i], photo(), 1000, start=valleys[i])
         assert alone.stopped == result.stopped[i]
