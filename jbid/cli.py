@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,17 @@ def region(text: str) -> tuple[int, ...]:
     return parts
 
 
+def _commit() -> str | None:
+    """The commit of the source tree that runs, with a plus where it was changed; None outside of one."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        return head + "+" * bool(subprocess.run(status, capture_output=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def json_file(text: str) -> Path:
     """The argument of an --out that names a report: what else is written gets its name without the suffix."""
     if not text.endswith(".json"):
@@ -125,6 +137,28 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="K", help="of the noise (default 0)")
     command.add_argument("--out", type=Path, default=Path("blurred"), metavar="DIR", help="default: ./blurred")
     command.set_defaults(run=_blur)
+
+    command = commands.add_parser("kernels", help="simulated blur kernels", description=_kernels.__doc__)
+    command.add_argument("--model", default="camera", help="camera (default), trajectory or gaussian_process")
+    command.add_argument("--size", type=int, default=31, metavar="N", help="odd, in pixels (default 31)")
+    command.add_argument("--count", type=int, default=64, metavar="N", help="default 64")
+    command.add_argument("--seed", type=int, default=0, metavar="K", help="default 0")
+    command.add_argument(
+        "--out", type=Path, default=Path("kernels.png"), metavar="FILE.png", help="default: kernels.png"
+    )
+    command.set_defaults(run=_kernels)
+
+    command = commands.add_parser("pretrain", help="train a method's networks", description=_pretrain.__doc__)
+    add = command.add_argument
+    add("network", choices=("generator", "initializer"), help="of gkpile")
+    add("--config", type=Path, required=True, metavar="FILE.toml", help="settings; see configs/pretrain/")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. steps=100")
+    add("--workdir", type=Path, required=True, metavar="DIR", help="for metrics, samples, checkpoint and weights")
+    add("--resume", action="store_true", help="go on where an earlier run stopped or was killed")
+    add("--checkpoint-every", type=float, default=60, metavar="SECONDS", help="how often to save for --resume")
+    add("--measure-every", type=int, default=500, metavar="N", help="steps between figures and samples (default 500)")
+    add("--export", type=Path, metavar="DIR", help="add the weights to this folder too")
+    command.set_defaults(run=_pretrain)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
     command.add_argument("--method", help="selfdeblur (default) or robust")
@@ -506,6 +540,64 @@ def _blur(args: argparse.Namespace) -> int:
             key = jax.random.fold_in(jax.random.key(args.seed), i)
             blurred = MODELS[noise[0]](key, blurred, noise[1])
         im.write(out / f"{path.stem}_blurred.png", np.asarray(blurred))
+    return 0
+
+
+def _kernels(args: argparse.Namespace) -> int:
+    """Draw a grid of simulated motion-blur kernels, each scaled by its maximum."""
+    import jax
+
+    from jbid import images as im
+    from jbid import motion
+    from jbid.pretrain.loop import grid
+
+    if args.count < 1:
+        raise ValueError(f"got --count {args.count}, expected at least 1")
+    if args.out.suffix.lower() != ".png":
+        raise ValueError(f"got --out {args.out}, expected a name that ends in .png")
+    kernels = np.asarray(motion.kernels(jax.random.key(args.seed), args.size, args.count, args.model))
+    out_dir(args.out.parent)
+    im.write(args.out, grid(kernels))
+    print(f"{args.count} kernels of {args.size}x{args.size} pixels, {args.model} -> {args.out}")
+    return 0
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    """Train a network on simulated blur: kernels and blurred pictures are made on the fly, nothing is stored."""
+    from importlib import import_module
+
+    from jbid.pretrain import loop
+    from jbid.settings import record
+
+    values = read_config(args.config) | dict(parse_assignment(text) for text in args.set)
+    kind = import_module(f"jbid.pretrain.{args.network}")
+    settings = record(kind.Settings, values, str(args.config))
+    if args.measure_every < 1:
+        raise ValueError(f"got --measure-every {args.measure_every}, expected at least 1")
+    training = kind.training(settings)
+    folder = out_dir(args.workdir)
+    changed = "".join(f" --set {text}" for text in args.set)
+    command = f"python -m jbid pretrain {args.network} --config {args.config.name}{changed}"
+    with interruptible() as asked, progress(training.name, settings.steps, asked) as on_chunk:
+        complete = loop.train(
+            training,
+            settings.steps,
+            folder,
+            seed=settings.seed,
+            resume=args.resume,
+            seconds=args.checkpoint_every,
+            every=args.measure_every,
+            settings=settings._asdict(),
+            about={"command": command, "commit": _commit(), **versions_and_device()},
+            on_chunk=on_chunk,
+        )
+    if not complete:
+        print("stopped early; --resume with the same arguments goes on from here")
+        return INTERRUPTED
+    print(f"{training.name}: {settings.steps} steps -> {folder / 'weights'}")
+    if args.export:
+        loop.export(folder / "weights", out_dir(args.export), training.name)
+        print(f"added to {args.export}")
     return 0
 
 

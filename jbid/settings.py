@@ -6,9 +6,9 @@ import difflib
 import inspect
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -39,6 +39,27 @@ class Settings(NamedTuple):
     clean: bool = True
     linear: bool = False
     options: dict[str, Any] = {}
+
+
+_Record = TypeVar("_Record")
+
+
+def record(kind: Callable[..., _Record], values: Mapping[str, Any], source: str) -> _Record:
+    """A NamedTuple of class `kind` from keys and values, its defaults for the rest.
+
+    Raises ValueError that names the source for an unknown key (with the nearest known one) or a value of a wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            _unknown(name, hints, source)
+        _check(name, value, hints[name], source)
+    return kind(**values)
+
+
+def _unknown(name: str, known: Iterable[str], source: str) -> NoReturn:
+    near = difflib.get_close_matches(name, list(known), 1, 0.0)[0]
+    raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
 
 
 _NOT_OPTIONS = ("kernel_size", "out_channels", "kernel", "steps")
@@ -106,8 +127,7 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
                 _check(name, value, hints[name], source)
                 options[name] = value
             else:
-                near = difflib.get_close_matches(name, [*_HINTS, *hints], 1, 0.0)[0]
-                raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
+                _unknown(name, [*_HINTS, *hints], source)
     settings = Settings(**base, options=options)
     if settings.start == "random" and "kernel_hold" in options:
         # nothing to hold on to

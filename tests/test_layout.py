@@ -12,12 +12,13 @@ ROOT = Path(__file__).parent.parent / "jbid"
 LEVELS = [
     {"types"},
     {"blur", "noise", "locate", "motion", "metrics", "score", "nets", "losses"},
-    {"prior", "transforms", "finish"},
+    {"prior", "transforms", "finish", "weights"},
     {"start"},
     {"methods"},
     {"checkpoint", "run"},
     {"auto", "tiles"},
     {"images", "allocator", "data", "settings"},
+    {"pretrain"},
     {"deblur", "demo", "cli", "bench", "__main__"},
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -45,3 +47,46 @@ def mlp_params(weights: dict[str, np.ndarray]) -> dict:
         return {"weight": jnp.asarray(weights[f"{source}.weight"].T), "bias": jnp.asarray(weights[f"{source}.bias"])}
 
     return {"params": {"hidden0": linear("1"), "out": linear("3")}}
+
+
+def drawn_weights(order: str, seed: int) -> dict[str, np.ndarray]:
+    """The weights that a golden file names by `order` (name and shape of each, JSON) and `seed`: golden/README."""
+    rng = np.random.default_rng(int(seed))
+    weights = {}
+    for name, shape in json.loads(order):
+        if name.endswith("running_var"):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) >= 2:
+            value = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        else:
+            value = 0.1 * rng.standard_normal(shape) + name.endswith("weight")
+        weights[name] = np.asarray(value, np.float32)
+    return weights
+
+
+def _batch_norm(weights: dict[str, np.ndarray], source: str) -> tuple[dict, dict]:
+    """Parameters and statistics of a batch norm."""
+    at = {key: jnp.asarray(weights[f"{source}.{key}"]) for key in ("weight", "bias", "running_mean", "running_var")}
+    return {"scale": at["weight"], "bias": at["bias"]}, {"mean": at["running_mean"], "var": at["running_var"]}
+
+
+def generator_variables(weights: dict[str, np.ndarray]) -> dict:
+    """Variables of `jbid.nets.dcgan.KernelGenerator` from the published generator's."""
+    params, statistics = {}, {}
+    sources = ("layer1.0", "layers.0.0", "layers.1.0", "layers.2")
+    for i, source in enumerate(sources):
+        # in, out, rows, columns
+        params[f"convolutions_{i}"] = {"weight": jnp.asarray(weights[f"{source}.weight"].transpose(2, 3, 0, 1))}
+    for i, source in enumerate(("layer1.1", "layers.0.1", "layers.1.1")):
+        params[f"norms_{i}"], statistics[f"norms_{i}"] = _batch_norm(weights, source)
+    return {"params": params, "batch_stats": statistics}
+
+
+def discriminator_variables(weights: dict[str, np.ndarray]) -> dict:
+    """Variables of `jbid.nets.dcgan.Discriminator` from the published discriminator's."""
+    params, statistics = {}, {}
+    for i, source in enumerate(("layers.0.0", "layers.1.0", "layers.2.0", "layers.3")):
+        params[f"Convolution_{i}"] = {"weight": jnp.asarray(weights[f"{source}.weight"].transpose(2, 3, 1, 0))}
+    for i, source in enumerate(("layers.1.1", "layers.2.1")):
+        params[f"BatchNorm_{i}"], statistics[f"BatchNorm_{i}"] = _batch_norm(weights, source)
+    return {"params": params, "batch_stats": statistics}

@@ -1,0 +1,153 @@
+"""The kernel GAN of GKPILE: a generator of blur kernels and the discriminator it was trained against.
+
+Zhang et al., Generative-based Kernel Prior and Initializer via Latent Encoding, ECCV 2024. Unlike other networks in
+jbid these take a leading batch axis, as their batch norms have statistics over it in training.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jbid.nets.layers import leaky_relu
+
+# kernel, stride and padding of the four transposed convolutions of each size
+GENERATORS = {
+    31: ((3, 1, 0), (5, 2, 1), (5, 2, 1), (5, 2, 1)),
+    45: ((5, 1, 0), (5, 2, 1), (4, 2, 1), (5, 2, 1)),
+    55: ((5, 1, 0), (5, 2, 0), (5, 2, 1), (5, 2, 1)),
+    65: ((7, 1, 0), (5, 2, 1), (6, 2, 1), (5, 2, 1)),
+    75: ((7, 1, 0), (5, 2, 0), (4, 2, 0), (5, 2, 0)),
+}
+DISCRIMINATORS = {
+    31: ((5, 2, 1), (5, 2, 1), (5, 2, 1), (3, 1, 0)),
+    45: ((5, 2, 1), (4, 2, 1), (5, 2, 1), (5, 1, 0)),
+    55: ((5, 2, 1), (5, 2, 1), (5, 2, 0), (5, 1, 0)),
+    65: ((5, 2, 1), (6, 2, 1), (5, 2, 1), (7, 1, 0)),
+    75: ((5, 2, 0), (4, 2, 0), (5, 2, 0), (7, 1, 0)),
+}
+SIZES = tuple(GENERATORS)
+LATENT = 100
+_normal = nn.initializers.normal(0.02)
+_EPSILON = 0.8  # the authors pass it where PyTorch expects epsilon
+
+
+def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array, "n a b k k c"]:
+    """The k x k windows of x, zero-padded by p, at every s-th pixel; columns before rows in the two window axes."""
+    x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
+    for axis in (1, 2):
+        n = (x.shape[axis] - k) // s + 1
+        x = jnp.stack([jax.lax.slice_in_dim(x, i, i + s * (n - 1) + 1, s, axis) for i in range(k)], 3)
+    return x
+
+
+class Convolution(nn.Module):
+    """Correlation without bias, as one matrix product: its gradients are products too, which XLA's CPU backend runs
+    several times faster than those of a strided convolution, and in loops as well."""
+
+    features: int
+    size: int
+    stride: int
+    padding: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
+        c = x.shape[-1]
+        weight = self.param("weight", _normal, (self.size, self.size, c, self.features))
+        windows = _unfolded(x, self.size, self.stride, self.padding)
+        shape = windows.shape[:3]
+        # windows hold columns before rows
+        y = windows.reshape(-1, self.size**2 * c) @ weight.swapaxes(0, 1).reshape(-1, self.features)
+        return y.reshape(*shape, self.features)
+
+
+class Transposed(nn.Module):
+    """The adjoint of `Convolution`: out[p] = sum_q w[p - s q] x[q], side s (h - 1) + k - 2 p. Without bias."""
+
+    features: int
+    size: int
+    stride: int
+    padding: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
+        n, h, w, c = x.shape
+        k, s, p = self.size, self.stride, self.padding
+        weight = self.param("weight", _normal, (k, k, c, self.features))
+        taps = weight.transpose(2, 1, 0, 3).reshape(c, -1)
+        windows = (x.reshape(-1, c) @ taps).reshape(n, h, w, k, k, self.features)
+        out = jax.ShapeDtypeStruct((n, s * (h - 1) + k - 2 * p, s * (w - 1) + k - 2 * p, self.features), x.dtype)
+        return jax.linear_transpose(partial(_unfolded, k=k, s=s, p=p), out)(windows)[0]
+
+
+def _around_one(key: Array, shape, dtype=jnp.float32) -> Array:
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+def _norm() -> nn.BatchNorm:
+    return nn.BatchNorm(momentum=0.9, epsilon=_EPSILON, scale_init=_around_one)
+
+
+def _layers_of(size: int, table: dict[int, tuple]) -> tuple:
+    if size not in table:
+        raise ValueError(f"got kernel size {size}, expected one of {', '.join(map(str, SIZES))}")
+    return table[size]
+
+
+class KernelGenerator(nn.Module):
+    """k = softmax(G(z)) over the pixels, z ~ N(0, I) in 100 dimensions; k (n, size, size) with sum one.
+
+    Four transposed convolutions of 256, 128, 64 and 1 channels, batch norm (epsilon 0.8) and ReLU after all but the
+    last. The first of them is g1: `first` gives w = g1(z), (n, a, a, 256), and `rest` the kernel of such a w, which
+    the method optimises without bounds. `train`: norms by the batch's statistics, not by the kept ones. Raises
+    ValueError for a size that is not in `SIZES`.
+    """
+
+    size: int
+
+    def setup(self):
+        layers = _layers_of(self.size, GENERATORS)
+        self.convolutions = [Transposed(c, *layer) for c, layer in zip((256, 128, 64, 1), layers)]
+        self.norms = [_norm() for _ in range(3)]
+
+    def _block(self, i: int, x: Array, train: bool) -> Array:
+        return nn.relu(self.norms[i](self.convolutions[i](x), use_running_average=not train))
+
+    def first(self, z: Float[Array, "n 100"], train: bool = False) -> Float[Array, "n a a 256"]:
+        """w = g1(z)."""
+        return self._block(0, z[:, None, None], train)
+
+    def rest(self, w: Float[Array, "n a a 256"], train: bool = False) -> Float[Array, "n size size"]:
+        """The kernel of w."""
+        for i in (1, 2):
+            w = self._block(i, w, train)
+        x = self.convolutions[3](w)
+        return nn.softmax(x.reshape(len(x), -1)).reshape(x.shape[:3])
+
+    def __call__(self, z: Float[Array, "n 100"], train: bool = False) -> Float[Array, "n size size"]:
+        return self.rest(self.first(z, train), train)
+
+
+class Discriminator(nn.Module):
+    """The logit of how likely a kernel (n, size, size) is one of the simulated ones; its sigmoid is D(k).
+
+    Four convolutions of 64, 128, 256 and 1 channels, leaky ReLU of slope 0.2 in between, batch norm (epsilon 0.8) in
+    the second and third. Raises ValueError for a size that is not in `SIZES`.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, kernel: Float[Array, "n size size"], train: bool = False) -> Float[Array, n]:
+        x = kernel[..., None]
+        for i, (channels, layer) in enumerate(zip((64, 128, 256, 1), _layers_of(self.size, DISCRIMINATORS))):
+            x = Convolution(channels, *layer)(x)
+            if i in (1, 2):
+                x = _norm()(x, use_running_average=not train)
+            if i < 3:
+                x = leaky_relu(x)
+        return x.reshape(len(x))

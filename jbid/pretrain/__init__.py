@@ -1,0 +1,1 @@
+"""Trainings of the networks that methods start from: `python -m jbid pretrain`."""
