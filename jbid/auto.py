@@ -54,6 +54,7 @@ class EdgeStart(NamedTuple):
     kernel: NDArray[np.float32]  # square and odd, just large enough; sum one
     support: tuple[int, int]  # rows and columns that are not zero
     candidates: list[Candidate]  # the chosen one first
+    kernels: list[NDArray[np.float32]]  # theirs, in squares of the answer's size, or of the largest support tried
     warning: str | None
 
     @property
@@ -177,7 +178,8 @@ def edge_start(
             f"the blur may be larger than {side} pixels, the most that is looked for in {picture.shape[1]}x"
             f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"
         )
-    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, warning)
+    sorted_pool = [fitted_to(pool[i], size or side) for i in order]
+    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sorted_pool, warning)
     if found.doubtful and not warning and before is not None:
         warning = (
             "the blur that was found looks doubtful: there may be more blur or noise than can be handled; try --region "

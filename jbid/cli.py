@@ -49,9 +49,13 @@ def settings_from(
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `deblur` and the benchmarks share."""
     add = parser.add_argument
-    add("--method", help="selfdeblur (default) or robust, for noise and kernels of unknown size")
+    add("--method", help="selfdeblur (default), gkpile, or robust, for noise and kernels of unknown size")
     add("--preset", help="instant: seconds, no network; quick (default): about a minute; paper: the published settings")
-    add("--start", metavar="START", help="random, uniform, edges (default of quick) or the file of a kernel")
+    add(
+        "--start",
+        metavar="START",
+        help="random, uniform, edges, encoder or the file of a kernel; edges+encoder: in turn",
+    )
     add("--patch", type=int, metavar="N", help="estimate from the most informative N x N pixels; 0: from all")
     add("--seeds", type=int, metavar="S", help="run S initialisations at once, keep the one that looks best")
     add("--seed", type=int, metavar="K", help="first seed (default 0)")
@@ -161,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_pretrain)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
-    command.add_argument("--method", help="selfdeblur (default) or robust")
+    command.add_argument("--method", help="selfdeblur (default), gkpile or robust")
     command.add_argument("--preset", default="instant", help="instant (default) or quick")
     command.add_argument("--noise", default="gaussian:0.005", metavar="MODEL:LEVEL", help="as of blur")
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")
@@ -574,8 +578,8 @@ def _pretrain(args: argparse.Namespace) -> int:
     settings = record(kind.Settings, values, str(args.config))
     if args.measure_every < 1:
         raise ValueError(f"got --measure-every {args.measure_every}, expected at least 1")
-    training = kind.training(settings)
     folder = out_dir(args.workdir)
+    training = kind.training(settings, folder)
     changed = "".join(f" --set {text}" for text in args.set)
     command = f"python -m jbid pretrain {args.network} --config {args.config.name}{changed}"
     with interruptible() as asked, progress(training.name, settings.steps, asked) as on_chunk:

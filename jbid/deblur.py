@@ -27,14 +27,17 @@ from jbid.auto import (
     ladder_size,
 )
 from jbid.checkpoint import Checkpoint
+from jbid.encoder import encoded
+from jbid.methods import largest_size, size_for
 from jbid.noise import noise_level
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
-from jbid.settings import Settings, build
+from jbid.settings import STARTS, Settings, build, start_words
 from jbid.start import sparse_latent
 from jbid.tiles import Region, finish_large, informative
 from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
+from jbid.weights import folder_of
 
 EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
 # standard deviation of noise from which on the own image of a network that was stopped early is better than a
@@ -48,6 +51,17 @@ def _noise():
     return compiled(noise_level)
 
 
+# starts that are estimates of the kernel, and so take part in the choice of the answer
+ESTIMATES = ("edges", "encoder")
+
+
+class Start(NamedTuple):
+    """A kernel that the optimisation sets out from."""
+
+    name: str
+    kernel: NDArray[np.float32]  # of the task's shape, sum one
+
+
 class Task(NamedTuple):
     """A picture made ready: what the kernel is estimated from, and where that sets out."""
 
@@ -55,9 +69,10 @@ class Task(NamedTuple):
     region: Region  # of the picture, that the kernel is estimated from
     observed: NDArray[np.float32]  # the region, luma or colour, without impulse noise
     kernel_shape: tuple[int, int]  # odd sides
-    start: NDArray[np.float32] | None  # of kernel_shape, sum one; None for a random start
-    known: bool  # whether `start` is the true kernel, to be kept
+    starts: tuple[Start, ...]  # seed i sets out from starts[i % n]; none: a random start
+    known: bool  # whether the start is the true kernel, to be kept
     edges: EdgeStart | None  # how start or size were found
+    warnings: tuple[str, ...]
     seconds: float
 
 
@@ -131,33 +146,75 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     part = region.of(picture)
     check_size(part.shape, settings.kernel_size)
     h, w = part.shape[:2]
-    edges, start, shape = None, None, None
+    words = start_words(settings.start)
+    edges, shape = None, None
+    given: list[NDArray] = []
+    warnings: list[str] = []
     size = settings.kernel_size if isinstance(settings.kernel_size, int) else None
     if size:
         shape = (size, size)
     elif settings.kernel_size == "half":
         shape = ((h + 1) // 2 | 1, (w + 1) // 2 | 1)
     if kernel is not None:
-        shape, start = kernel.shape, np.asarray(kernel, np.float32)
-    elif settings.start not in ("random", "uniform", "edges"):
-        given = im.read_kernel(settings.start)
-        shape = shape or (ladder_size(max(given.shape)),) * 2
-        start = fitted_to(given, shape)
-    elif settings.start == "edges" or shape is None:
+        shape = kernel.shape
+    elif not words and settings.start != "random":
+        given = [im.read_kernel(settings.start)]
+        shape = shape or (ladder_size(max(given[0].shape)),) * 2
+    if kernel is None and (set(words) & set(ESTIMATES) or shape is None):
         edges = _edges(picture, part, settings, size)
-        found = edges.kernel.shape[0]
+        warnings += [edges.warning] if edges.warning else []
         if shape is None:
+            found = edges.kernel.shape[0]
             # the preset instant has no network to leave room for
             roomy = min(ladder_size(found), (min(h, w) - 1) // 2 * 2 + 1)
             shape = (found if settings.preset == "instant" else roomy,) * 2
-        start = fitted_to(edges.kernel, shape) if settings.start == "edges" else None
     assert shape is not None
-    if settings.start == "uniform" and kernel is None:
-        start = np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
-    check_size(part.shape, shape)
+    if settings.steps and kernel is None:
+        shape, told = _size_of(settings, shape, found=size is None)
+        warnings += [told] if told else []
     observed = im.luma(part) if settings.colour == "luma" else part
     observed = cleaned(observed) if settings.clean else observed
-    return Task(picture, region, observed, shape, start, kernel is not None, edges, time.perf_counter() - began)
+    if kernel is not None:
+        starts = [Start("known kernel", np.asarray(kernel, np.float32))]
+    elif words:
+        starts = [Start(word, _started(word, shape, edges, observed, settings)) for word in words]
+    else:
+        starts = [Start(settings.start, fitted_to(k, shape)) for k in given]
+    check_size(part.shape, shape)
+    spent = time.perf_counter() - began
+    return Task(picture, region, observed, shape, tuple(starts), kernel is not None, edges, tuple(warnings), spent)
+
+
+def _size_of(settings: Settings, shape: tuple[int, int], found: bool) -> tuple[tuple[int, int], str | None]:
+    """The kernel shape that the method has for the wanted one, and a warning where that is smaller."""
+    side = max(shape)
+    fitting = size_for(settings.method, settings.options, side)
+    if fitting == side:
+        return shape, None
+    if fitting:
+        return (fitting, fitting), None
+    largest = largest_size(settings.method, settings.options)
+    if not found:
+        raise ValueError(f"kernel size {side} is larger than {largest}, the largest of {settings.method}; use robust")
+    return (largest, largest), (
+        f"a kernel of up to {side} pixels was found, {settings.method} has none larger than {largest}; for larger "
+        "ones use --method robust"
+    )
+
+
+def _started(
+    word: str, shape: tuple[int, int], edges: EdgeStart | None, observed: NDArray, settings: Settings
+) -> NDArray[np.float32]:
+    """The kernel, of this shape and with sum one, that a word for a start stands for."""
+    if word == "uniform":
+        return np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
+    assert edges is not None
+    if word == "edges":
+        return fitted_to(edges.kernel, shape)
+    if shape[0] != shape[1]:
+        raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder")
+    folder = folder_of(settings.options.get("weights", ""))
+    return encoded(im.luma(observed)[..., 0], shape[0], [edges.kernel, *edges.kernels[1:]], folder)
 
 
 @functools.lru_cache(maxsize=8)
@@ -168,18 +225,23 @@ def _method(settings_json: str, shape: tuple[int, int], channels: int, kernel_by
     return over_images(over_seeds(build(settings, shape, channels, kernel)))
 
 
+def starts_of_seeds(task: Task, seeds: int) -> NDArray[np.float32]:
+    """The kernel that each seed sets out from, (seeds, kh, kw): the starts in turn."""
+    return np.stack([task.starts[i % len(task.starts)].kernel for i in range(seeds)])
+
+
 def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
     """The method on tasks of one shape and kernel size, in one launch of images x seeds."""
     first = tasks[0]
-    known = first.start.tobytes() if first.known and first.start is not None else None
+    known = first.starts[0].kernel.tobytes() if first.known else None
     # what is decided already must not make a new method
     same = settings._replace(kernel_size="auto", patch=0, region=None, start="", seed=0)
     method = _method(json.dumps(same._asdict()), first.kernel_shape, first.observed.shape[-1], known)
     keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
     keys = jnp.broadcast_to(keys, (len(tasks), settings.seeds))
     starts = None
-    if known is None and first.start is not None:
-        starts = jnp.asarray(np.stack([task.start for task in tasks if task.start is not None]))
+    if known is None and first.starts:
+        starts = jnp.asarray(np.stack([starts_of_seeds(task, settings.seeds) for task in tasks]))
     observed = jnp.asarray(np.stack([task.observed for task in tasks]))
     return run(method, keys, observed, settings.steps, start=starts, **options)
 
@@ -221,9 +283,8 @@ def solve(
         too_noisy = settings.finish == "auto" and whole and own_is_better
         finished = result is None or (bool(settings.finish) and not too_noisy)
         if result is None:
-            assert task.start is not None
             candidates = task.edges.candidates if task.edges else []
-            kernel, own, spread = task.start, None, None
+            kernel, own, spread = task.starts[0].kernel, None, None
             kernels: list[NDArray] = []
             losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
         else:
@@ -233,7 +294,7 @@ def solve(
             )
             kernel = kernels[0]
         image = _picture(task, finished, settings, kernel, own, on_tile)
-        warnings: tuple[str, ...] = (task.edges.warning,) if task.edges and task.edges.warning else ()
+        warnings = task.warnings
         if too_noisy and not finished:
             warnings += (f"noise of {noise:.2f}: the network's own image is kept; --finish deconvolves all the same",)
         chosen = candidates[0].name if candidates else "known kernel"
@@ -286,9 +347,10 @@ def _chosen(
         if finish:
             names.append("mean of seeds")
             pool.append(np.mean(moved, 0))
-    if finish and not task.known and task.start is not None and task.edges is not None:
-        names.append("start")
-        pool.append(task.start)
+    estimates = [start for start in task.starts if start.name in ESTIMATES]
+    if finish:
+        names += ["start" if len(estimates) == 1 else f"start from {start.name}" for start in estimates]
+        pool += [start.kernel for start in estimates]
     latents = list(deconvolved(pool))
     judged = judge(gray, latents, pool, names, [*shown, *latents[len(seeds) :]])
     last = losses[-1] if len(losses) else np.full(len(seeds), np.nan)
@@ -360,8 +422,11 @@ def report(answer: Deblurred, task: Task) -> dict[str, Any]:
 
 def start_file(start: str) -> Path | None:
     """The kernel file that a start names, or None. Raises ValueError where it is neither a word nor a file."""
-    if start in ("random", "uniform", "edges"):
+    if start == "random" or start_words(start):
         return None
     if not Path(start).is_file():
-        raise ValueError(f"got start {start!r}, expected random, uniform, edges or the file of a kernel")
+        raise ValueError(
+            f"got start {start!r}, expected random, {', '.join(STARTS)}, several such as edges+encoder, or the file of "
+            "a kernel"
+        )
     return Path(start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -107,3 +108,19 @@ def add(*losses: Loss) -> Loss:
 def switch_at(boundary: int, before: Loss, after: Loss) -> Loss:
     """`before` in steps t < boundary, `after` from then on. Only one is computed: t is never batched."""
     return lambda e, r, y, t: jax.lax.cond(t < boundary, before, after, e, r, y, t)
+
+
+# a regulariser's factory (of its weight) by name
+REGULARISERS: dict[str, Callable[[float], Loss] | None] = {
+    "l1_over_l2": sparse_gradient,
+    "l1": tv,
+    "none": None,
+}
+
+
+def with_regulariser(data: Loss, name: str, weight: float) -> Loss:
+    """data + weight times the regulariser of this name. Raises ValueError for a name that is not in `REGULARISERS`."""
+    if name not in REGULARISERS:
+        raise ValueError(f"got regulariser {name!r}, expected one of {', '.join(REGULARISERS)}")
+    penalty = REGULARISERS[name]
+    return add(data, penalty(weight)) if penalty else data

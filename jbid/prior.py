@@ -38,16 +38,18 @@ def uniform_code(
 FIT_STEPS, FIT_RATE, FIT_SAMPLES = 300, 3e-3, 2048
 
 
-def _fitted(params: Params, distance: Callable[[Params, Array], Array]) -> Params:
-    """Parameters after `FIT_STEPS` steps of Adam on distance(params, i), the rate falling to zero."""
-    tx = optax.adam(optax.cosine_decay_schedule(FIT_RATE, FIT_STEPS))
+def _fitted(
+    params: Params, distance: Callable[[Params, Array], Array], steps: int = FIT_STEPS, rate: float = FIT_RATE
+) -> Params:
+    """Parameters after `steps` steps of Adam on distance(params, i), the rate falling to zero."""
+    tx = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def step(i, carry):
         params, state = carry
         updates, state = tx.update(jax.grad(distance)(params, i), state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.lax.fori_loop(0, FIT_STEPS, step, (params, tx.init(params)))[0]
+    return jax.lax.fori_loop(0, steps, step, (params, tx.init(params)))[0]
 
 
 def _mixed(target: Array) -> Array:
@@ -55,13 +57,25 @@ def _mixed(target: Array) -> Array:
     return 0.98 * target / target.sum() + 0.02 / target.size
 
 
-def fitted_kernel(apply: Callable[[Params, Array], Array], params: Params, code: Array, target: Array) -> Params:
+def fitted_kernel(
+    apply: Callable[[Params, Array], Array],
+    params: Params,
+    code: Array,
+    target: Array,
+    *,
+    steps: int = FIT_STEPS,
+    rate: float = FIT_RATE,
+) -> Params:
     """Parameters with which `apply(params, code)`, of sum one, is close to a kernel: -sum target log k is lowered.
 
     The target is mixed with one part in fifty of the uniform kernel.
     """
     target = _mixed(target)
-    return _fitted(params, lambda params, i: -jnp.sum(target * jnp.log(jnp.maximum(apply(params, code), 1e-12))))
+
+    def distance(params, i):
+        return -jnp.sum(target * jnp.log(jnp.maximum(apply(params, code), 1e-12)))
+
+    return _fitted(params, distance, steps, rate)
 
 
 def fitted_field(apply: Callable[..., Any], params: Params, points: Array, target: Array) -> Params:

@@ -18,7 +18,8 @@ class Settings(NamedTuple):
     """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels.
 
     kernel_size: odd side in pixels; "auto": found from the picture; "half": half the picture in each direction.
-    start: "random", "uniform", "edges" or the path of a kernel. steps: none for the preset "instant". patch: side in
+    start: "random", one or several of `STARTS` joined by a plus, which the seeds take in turn, or the path of a kernel.
+    steps: none for the preset "instant". patch: side in
     pixels of the part that the kernel is estimated from, 0 for the whole picture. region: x, y, width and height of
     that part, where the user chose it. finish: deconvolve with the kernel at the end; "auto": unless noise is very
     high and the method stops itself. clean: pixels hit by impulse noise are mended before the method sees them. linear:
@@ -39,6 +40,16 @@ class Settings(NamedTuple):
     clean: bool = True
     linear: bool = False
     options: dict[str, Any] = {}
+
+
+# words that a start may be, besides "random" and the file of a kernel
+STARTS = ("uniform", "edges", "encoder")
+
+
+def start_words(start: str) -> list[str]:
+    """The words in a start such as "edges" or "edges+encoder"; none for "random" and for a file."""
+    words = start.split("+")
+    return words if set(words) <= set(STARTS) else []
 
 
 _Record = TypeVar("_Record")
@@ -138,6 +149,10 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
             raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
     if instant and (settings.steps or settings.seeds > 1 or settings.start != "edges" or not settings.finish):
         raise ValueError("the preset instant has no network: no steps, seeds, start or --no-finish; use --preset quick")
+    if settings.seeds < len(start_words(settings.start)):
+        raise ValueError(
+            f"got start {settings.start} and {settings.seeds} seeds, expected a seed for each: use --seeds 2"
+        )
     if settings.region is not None and (min(settings.region[:2]) < 0 or min(settings.region[2:]) < 1):
         raise ValueError(f"got region {settings.region}, expected x,y,width,height in pixels within the picture")
     build(settings, 31 if isinstance(settings.kernel_size, str) else settings.kernel_size, 1)

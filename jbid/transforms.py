@@ -14,7 +14,7 @@ from jbid.types import Estimate, Info, Method
 
 def _batched(method: Method, blurred_axis: int | None) -> Method:
     def init(key, blurred, start=None):
-        return jax.vmap(method.init, (0, blurred_axis, blurred_axis))(key, blurred, start)
+        return jax.vmap(method.init, (0, blurred_axis, 0))(key, blurred, start)
 
     return Method(
         init,
@@ -25,7 +25,7 @@ def _batched(method: Method, blurred_axis: int | None) -> Method:
 
 
 def over_seeds(method: Method) -> Method:
-    """The method with a leading seed axis on keys, states and results; all seeds share `blurred` and the start.
+    """The method with a leading seed axis on keys, states and results, and on starts; all seeds share `blurred`.
 
     Seed i of `keys` is the single run with `keys[i]`, up to rounding.
     """

@@ -17,6 +17,11 @@ SHIPPED = Path(__file__).parent / "trained"
 MANIFEST = "manifest.json"
 
 
+def folder_of(option: str) -> Path:
+    """The folder that the option `weights` names: the shipped one if it is empty."""
+    return Path(option) if option else SHIPPED
+
+
 def manifest(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
     """What is known of each file in a folder of weights, by the file's name; empty where there is none.
 

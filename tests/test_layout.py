@@ -16,7 +16,7 @@ LEVELS = [
     {"start"},
     {"methods"},
     {"checkpoint", "run"},
-    {"auto", "tiles"},
+    {"auto", "tiles", "encoder"},
     {"images", "allocator", "data", "settings"},
     {"pretrain"},
     {"deblur", "demo", "cli", "bench", "__main__"},

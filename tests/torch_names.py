@@ -90,3 +90,24 @@ def discriminator_variables(weights: dict[str, np.ndarray]) -> dict:
     for i, source in enumerate(("layers.1.1", "layers.2.1")):
         params[f"BatchNorm_{i}"], statistics[f"BatchNorm_{i}"] = _batch_norm(weights, source)
     return {"params": params, "batch_stats": statistics}
+
+
+def encoder_variables(weights: dict[str, np.ndarray]) -> dict:
+    """Variables of `jbid.nets.resnet.KernelEncoder` from the published initializer's."""
+
+    def part(pairs):
+        params, statistics = {}, {}
+        for i, (conv, norm) in enumerate(pairs):
+            params[f"Conv_{i}"] = {"kernel": jnp.asarray(weights[f"{conv}.weight"].transpose(2, 3, 1, 0))}
+            params[f"BatchNorm_{i}"], statistics[f"BatchNorm_{i}"] = _batch_norm(weights, norm)
+        return params, statistics
+
+    params, statistics = part([("model.conv1", "model.bn1")])
+    for i in range(8):
+        source = f"model.layer{i // 2 + 1}.{i % 2}"
+        pairs = [(f"{source}.conv{j}", f"{source}.bn{j}") for j in (1, 2)]
+        if f"{source}.downsample.0.weight" in weights:
+            pairs.append((f"{source}.downsample.0", f"{source}.downsample.1"))
+        params[f"_Block_{i}"], statistics[f"_Block_{i}"] = part(pairs)
+    head = {"weight": jnp.asarray(weights["model.fc.weight"].T), "bias": jnp.asarray(weights["model.fc.bias"])}
+    return {"params": params | head, "batch_stats": statistics}

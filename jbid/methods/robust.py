@@ -32,7 +32,6 @@ from jbid.transforms import early_stopping
 from jbid.types import Estimate, Generator, Method, Restored
 
 LOSSES = {"huber": losses.huber, "mse": lambda delta: losses.mse()}
-REGULARISERS = {"l1_over_l2": losses.sparse_gradient, "l1": losses.tv, "none": None}
 
 
 def _choose(name: str, value: str, known: dict[str, Any]) -> Any:
@@ -152,8 +151,7 @@ def robust(
         if positive <= 0:
             raise ValueError(f"got {name} {positive}, expected a positive number")
     shape = kernel_shape(kernel_size, kernel)
-    data = _choose("loss", loss, LOSSES)(delta)
-    penalty = _choose("regulariser", regulariser, REGULARISERS)
+    objective = losses.with_regulariser(_choose("loss", loss, LOSSES)(delta), regulariser, weight)
     decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
     by_sum = _choose("normalise", normalise, {"none": False, "sum": True})
@@ -181,7 +179,7 @@ def robust(
             skip(out_channels=out_channels, non_local_from=None), partial(latent_shape, frame, 8), noise=input_noise
         ),
         kernels,
-        loss=losses.add(data, penalty(weight)) if penalty else data,
+        loss=objective,
         tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),
         forward=padded_blur if exact else blur,
         restore=restore,

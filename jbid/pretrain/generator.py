@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -62,11 +63,12 @@ def energy_distance(a: Float[Array, "n h w"], b: Float[Array, "m h w"]) -> Float
     return 2 * mean(a, b) - mean(a, a) - mean(b, b)
 
 
-def training(settings: Settings) -> Training:
+def training(settings: Settings, folder: Path | None = None) -> Training:
     """The GAN's training: in each step the discriminator on simulated and generated kernels, then the generator.
 
     Losses are binary cross-entropies with labels 1 for simulated and 0 for generated kernels; the generator's is
-    that of its kernels with label 1. Raises ValueError for sizes, models and schedules that do not exist.
+    that of its kernels with label 1. `folder` is not used. Raises ValueError for sizes, models
+    and schedules that do not exist.
     """
     size, batch = settings.size, settings.batch
     generator, discriminator = KernelGenerator(size), Discriminator(size)
