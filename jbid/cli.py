@@ -581,7 +581,9 @@ def _pretrain(args: argparse.Namespace) -> int:
     folder = out_dir(args.workdir)
     training = kind.training(settings, folder)
     changed = "".join(f" --set {text}" for text in args.set)
-    command = f"python -m jbid pretrain {args.network} --config {args.config.name}{changed}"
+    # no folders of whoever trained it
+    named = f"{args.config.parent.name}/{args.config.name}" if args.config.is_absolute() else args.config
+    command = f"python -m jbid pretrain {args.network} --config {named}{changed}"
     with interruptible() as asked, progress(training.name, settings.steps, asked) as on_chunk:
         complete = loop.train(
             training,

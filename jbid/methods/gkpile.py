@@ -18,8 +18,8 @@ from jbid.transforms import early_stopping
 from jbid.types import Estimate, Generator, Loss, Method, Params
 
 # of Adam's in each space, for as close a kernel as can be had in FIT_STEPS: benchmarks/kernel_prior.py
-FIT_RATES = {"w": 0.03, "z": 0.05, "z_theta": 0.03}
-FIT_STEPS = 300
+FIT_RATES = {"w": 0.2, "z": 0.1, "z_theta": 3e-3}
+FIT_STEPS = 500
 
 
 def kernel_sizes(options: dict[str, Any]) -> list[int]:
