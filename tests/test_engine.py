@@ -142,10 +142,19 @@ def test_refusals(options, words):
         selfdeblur(**{"kernel_size": 9, **options})
 
 
+def test_every_seed_has_its_own_start(blurred):
+    method = selfdeblur(9, **TINY, kernel_net="free")
+    starts = jax.vmap(lambda key: gaussian_process_kernel(key, 9))(keys(3, 4))
+    both = run(over_seeds(method), keys(0, 1), blurred, 0, start=starts).restored.kernel
+    np.testing.assert_allclose(both, starts, atol=1e-3)
+    images = run(over_images(over_seeds(method)), keys(0, 1)[None], blurred[None], 0, start=starts[None])
+    np.testing.assert_allclose(images.restored.kernel[0], both, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_the_protocol(name, blurred):
     assert set(PRESETS[name]) == {"instant", "quick", "paper"}
-    method = METHODS[name](9, out_channels=1)
+    method = METHODS[name](31 if name == "gkpile" else 9, out_channels=1)
     state = jax.eval_shape(method.init, jax.random.key(0), blurred)
     after, info = jax.eval_shape(method.step, state, blurred, jnp.asarray(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jbid import images as im
+from jbid import motion
+from jbid.blur import blur
+from jbid.cli import main
+from jbid.deblur import prepare, starts_of_seeds
+from jbid.encoder import encoded
+from jbid.methods import size_for
+from jbid.methods.gkpile import gkpile, latent_kernel
+from jbid.metrics import kernel_similarity
+from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import SIZES, Discriminator, KernelGenerator
 from jbid.nets.resnet import KernelEncoder
+from jbid.pretrain.loop import ship
+from jbid.run import run
+from jbid.settings import resolve
+from jbid.weights import load
 from tests.torch_names import discriminator_variables, drawn_weights, encoder_variables, generator_variables
 
 PARAMETERS = {31: 1_256_896, 45: 1_592_768, 55: 1_666_496, 65: 2_371_008, 75: 2_207_168}
@@ -56,3 +72,138 @@ def test_encoder_gives_the_authors_values(golden):
     trained, _ = jax.jit(lambda v, y: net.apply(v, y, True, mutable=["batch_stats"]))(variables, y)
     np.testing.assert_allclose(trained, data["z_train"], atol=1e-4 * largest)
     np.testing.assert_allclose(net.apply(variables, y), data["z_eval"], atol=1e-4 * np.abs(data["z_eval"]).max())
+
+
+TINY = dict(channels=4, skip_channels=2, scales=1, out_channels=1)
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    return motion.camera_kernel(jax.random.key(5), 31)
+
+
+@pytest.fixture(scope="module")
+def blurred(kernel):
+    x = jax.image.resize(jax.random.uniform(jax.random.key(7), (10, 10, 1)), (110, 110, 1), "nearest")
+    return blur(x, kernel)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights with a single size, and a corrector and an initializer that have not been trained."""
+    path = tmp_path_factory.mktemp("weights")
+    ship(path, "generator_31", load("generator_31"), {})
+    ship(
+        path,
+        "corrector",
+        KernelCorrector(8).init(jax.random.key(0), jnp.zeros((1, 2, 31, 31))),
+        {"settings": {"width": 8}},
+    )
+    return path
+
+
+@pytest.mark.parametrize("space, least", [("w", 0.8), ("z", 0.4), ("z_theta", 0.95)])
+def test_a_kernel_is_found_in_each_space(kernel, space, least):
+    generator = latent_kernel(31, load("generator_31"), space, fit_steps=200)
+    params, code = generator.init(jax.random.key(0), None)
+    before = generator.apply(params, code, None)
+    after = jax.jit(lambda p: generator.apply(generator.fit(p, code, kernel), code, None))(params)
+    np.testing.assert_allclose(after.sum(), 1, rtol=1e-4)
+    assert kernel_similarity(np.asarray(after), np.asarray(kernel)) > max(
+        least, kernel_similarity(np.asarray(before), np.asarray(kernel))
+    )
+
+
+def test_seeds_start_from_codes_of_their_own():
+    generator = latent_kernel(31, load("generator_31"), "w")
+    w = [generator.init(jax.random.key(seed), None)[0] for seed in (0, 1)]
+    assert w[0].shape == (3, 3, 256) and (w[0] >= 0).all() and not np.array_equal(*w)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(space="z", kernel_lr=1e-2),
+        dict(space="z_theta"),
+        dict(loss="huber", regulariser="l1_over_l2", stop=True, window=5),
+        dict(loss="mse", regulariser="l1", schedule="cosine", steps=12),
+    ],
+)
+def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
+    result = run(gkpile(31, **TINY, **options), jax.random.key(0), blurred, 12)
+    assert result.losses[-1] < 0.9 * result.losses[0]
+    assert result.restored.image.shape == blurred.shape
+    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(space="v"), "space"),
+        (dict(loss="l3"), "loss"),
+        (dict(regulariser="l3"), "regulariser"),
+        (dict(weights="/nowhere"), "no such pretrained weights"),
+        (dict(delta=0.0), "delta"),
+    ],
+)
+def test_bad_options_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        gkpile(31, **options)
+
+
+def test_other_sizes_take_the_next_larger_generator(folder, blurred):
+    options = {"weights": str(folder)}
+    assert [size_for("gkpile", options, size) for size in (9, 31, 33)] == [31, 31, None]
+    assert size_for("selfdeblur", {}, 33) == 33
+    settings = resolve([("test", {"method": "gkpile", "start": "uniform", "weights": str(folder)})])
+    picture = np.asarray(blurred)
+    task = prepare(picture, settings._replace(kernel_size=17))
+    assert task.kernel_shape == (31, 31) and task.warnings == ()
+    with pytest.raises(ValueError, match="kernel size 33 is larger than 31"):
+        prepare(picture, settings._replace(kernel_size=33))
+
+
+def test_a_start_for_each_seed(folder, tmp_path, blurred):
+    im.write(tmp_path / "photo.png", blurred)
+    options = ["--method=gkpile", f"--set=weights={folder}", "--set=channels=4", "--set=scales=1", "--kernel-size=31"]
+    call = [
+        "deblur",
+        str(tmp_path / "photo.png"),
+        *options,
+        "--steps=2",
+        "--start=edges+encoder",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(call) == 2
+    assert main([*call, "--seeds=2"]) == 0
+    report = json.loads((tmp_path / "photo.json").read_text())
+    names = {candidate["name"] for candidate in report["candidates"]}
+    assert {"start from edges", "start from encoder", "seed 0", "seed 1"} <= names
+    values = {"method": "gkpile", "start": "edges+encoder", "seeds": 2, "weights": str(folder), "kernel_size": 31}
+    task = prepare(np.asarray(blurred), resolve([("test", values)]))
+    assert [start.name for start in task.starts] == ["edges", "encoder"]
+    starts = starts_of_seeds(task, 3)
+    np.testing.assert_array_equal(starts[0], starts[2])
+    assert not np.array_equal(starts[0], starts[1])
+    np.testing.assert_allclose(starts.sum((1, 2)), 1, rtol=1e-5)
+
+
+def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folder):
+    for size in (31, 55):
+        near = np.asarray(motion.kernels(jax.random.key(1), size, 2))
+        made = encoded(np.zeros((64, 64), np.float32), size, list(near), folder)
+        assert made.shape == (size, size)
+        np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
+        assert kernel_similarity(made, near[0]) > 0.95
+
+
+def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, blurred):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
+    ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
+    made = encoded(np.asarray(blurred)[..., 0], 31, [], tmp_path)
+    z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
+    np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
