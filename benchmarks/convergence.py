@@ -1,0 +1,150 @@
+"""How fast do the methods come to a sharp picture (Zhang et al., ECCV 2024, Fig. 9 and Table 4; --spaces: Table 3)?
+
+    python -m benchmarks.convergence --data DIR --out convergence.json
+
+SelfDeblur from a random start in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
+("average"), the edge-based start and the initializer; `quick` width, the learning rates falling to zero over the
+steps, the kernel's frame given, two seeds each. With --spaces: w, z and z with the generator's weights, from the
+initializer. Eight of Levin's pictures and the centres of four of Lai's, 256 pixels. PSNR (SelfDeblur's protocol) is
+that of the network's own image every 20 steps, and at the end also that of `finish` with its kernel; means over
+pictures and seeds, last iterate. Each run is kept as it is done; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from benchmarks.kernel_prior import centre
+from benchmarks.stopping import NAMES as LEVIN
+from jbid import images as im
+from jbid.cli import Parser, guarded, identity, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.data import lai, levin
+from jbid.deblur import prepare, starts_of_seeds
+from jbid.metrics import align
+from jbid.run import compiled
+from jbid.settings import Settings, build, resolve
+from jbid.tiles import finish_large
+from jbid.transforms import over_seeds
+
+LAI = ("manmade_01_kernel_01", "natural_02_kernel_02", "people_03_kernel_03", "text_04_kernel_04")
+SIDE, EVERY, SEEDS = 256, 20, 2
+NARROW: dict[str, Any] = dict(channels=32, schedule="cosine", finish=False, patch=0, seeds=SEEDS, colour="luma")
+GKPILE: dict[str, Any] = dict(method="gkpile", steps=200, ssim_from=40, **NARROW)
+CURVES: dict[str, dict[str, Any]] = {
+    "selfdeblur, random": dict(
+        method="selfdeblur", steps=500, start="random", ssim_from=100, kernel_net="mlp", kernel_lr=5e-4, **NARROW
+    ),
+    "gkpile, random": GKPILE | dict(start="random"),
+    "gkpile, average": GKPILE | dict(start="uniform", kernel_hold=0),
+    "gkpile, edges": GKPILE | dict(start="edges"),
+    "gkpile, encoder": GKPILE | dict(start="encoder"),
+}
+SPACES = {f"gkpile in {space}": GKPILE | dict(start="encoder", space=space) for space in ("w", "z", "z_theta")}
+
+
+def curve(item: levin.Item, settings: Settings) -> dict[str, Any]:
+    """PSNR of each seed's own image along the way, and at the end that of `finish` with its kernel."""
+    size = max(item.kernel.shape) | 1
+    task = prepare(item.blurred, settings._replace(kernel_size=size))
+    method = over_seeds(build(settings, task.kernel_shape, 1))
+    observed = jnp.asarray(task.observed)
+    starts = jnp.asarray(starts_of_seeds(task, SEEDS)) if task.starts else None
+    state = compiled(method.init)(jax.vmap(jax.random.key)(jnp.arange(SEEDS)), observed, starts)
+    step = compiled(method.step, donate_argnums=0)
+    restore = compiled(lambda state, y: method.restore(method.estimate(state), y))
+    truth = im.luma(item.sharp)[..., 0]
+    at, psnr = [], []
+    for t in tqdm(range(settings.steps + 1), desc=item.name, unit="step", dynamic_ncols=True):
+        if t % EVERY == 0:
+            now = restore(state, observed)
+            at.append(t)
+            psnr.append([align(np.asarray(x)[..., 0], truth).psnr for x in now.image])
+        if t < settings.steps:
+            state, _ = step(state, observed, jnp.asarray(t))
+    gray = im.luma(task.picture)
+    finished = [align(finish_large(gray, np.asarray(k))[..., 0], truth).psnr for k in now.kernel]
+    return {"size": task.kernel_shape[0], "true_size": size, "at": at, "psnr": psnr, "finished": finished}
+
+
+def items(data: Path | None, which: list[str]) -> list[levin.Item]:
+    """Levin's pictures, and the centres of Lai's."""
+    found = levin.load(data, [name for name in which if name in levin.NAMES])
+    for item in lai.load(data, [name for name in which if name not in levin.NAMES]):
+        found.append(item._replace(blurred=centre(item.blurred, SIDE), sharp=centre(item.sharp, SIDE)))
+    return found
+
+
+def run_all(args: argparse.Namespace) -> int:
+    folder = out_dir(args.out.parent / args.out.stem)
+    variants = SPACES if args.spaces else CURVES
+    rows = []
+    for name, values in variants.items():
+        if args.variants and name not in args.variants:
+            continue
+        settings = resolve([(name, values)])
+        for item in items(args.data, args.only):
+            mark = identity(settings, item.blurred)
+            kept = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{item.name}.json"
+            row = read_json(kept) if args.resume else {}
+            if row.get("identity") != mark:
+                row = {"variant": name, "name": item.name, "identity": mark, **curve(item, settings)}
+                write_json(kept, row)
+            rows.append(row)
+            print(f"{name}, {item.name}: {np.mean(row['psnr'][-1]):.2f} dB, finished {np.mean(row['finished']):.2f}")
+    summary = []
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        mine = [row for row in rows if row["variant"] == name]
+        psnr = np.mean([np.mean(row["psnr"], 1) for row in mine], 0)
+        of = {"pictures": len(mine), "finished": float(np.mean([row["finished"] for row in mine]))}
+        by_size = {
+            f"size {s}": float(np.mean([row["psnr"][-1] for row in mine if row["size"] == s]))
+            for s in sorted({row["size"] for row in mine})
+        }
+        shown = {f"step {t}": float(psnr[mine[0]["at"].index(t)]) for t in (100, 200, 500) if t in mine[0]["at"]}
+        summary.append({"variant": name, **of, **shown, **by_size})
+    write_json(args.out, {"benchmark": "convergence", "summary": summary, "runs": rows, **versions_and_device()})
+    print(tabulate(summary, headers="keys", floatfmt=".2f"))
+    plot(args.out.with_suffix(".png"), rows)
+    print(f"-> {args.out}, {args.out.with_suffix('.png')}")
+    return 0
+
+
+def plot(path: Path, rows: list[dict]) -> None:
+    """Mean PSNR of each variant against steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        mine = [row for row in rows if row["variant"] == name]
+        axis.plot(mine[0]["at"], np.mean([np.mean(row["psnr"], 1) for row in mine], 0), label=name)
+    axis.set_xlabel("step")
+    axis.set_ylabel("PSNR (dB), mean of pictures and seeds")
+    axis.legend()
+    with im.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def main() -> int:
+    parser = Parser("python -m benchmarks.convergence", description=__doc__)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/ and lai/ (default: $JBID_DATA)")
+    parser.add_argument("--only", nargs="+", default=[*LEVIN, *LAI], metavar="NAME", help="pictures (default: twelve)")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {'; '.join([*CURVES, *SPACES])}")
+    parser.add_argument("--spaces", action="store_true", help="Table 3 in place of Table 4")
+    parser.add_argument("--out", type=json_file, default=Path("convergence.json"), metavar="FILE.json")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder beside --out")
+    args = parser.parse_args()
+    return guarded(lambda: run_all(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

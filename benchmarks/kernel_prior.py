@@ -1,0 +1,166 @@
+"""What do the pretrained generator and initializer know of kernels they were never trained on?
+
+    python -m benchmarks.kernel_prior --data DIR --out kernel_prior.json
+
+Inversion: each recorded kernel of Levin and Lai that fits a generator's size is inverted in w and in z by 500 steps
+from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for the same kernel).
+
+Initializer: the kernel that it makes of a blurred picture, beside the mean of simulated kernels, the edge-based start
+with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the centre of Lai's `uniform` pictures
+(`--side` pixels), and on the centre of Kodak's photos blurred with four fresh simulated kernels each. Only the sizes
+that are shipped are run. Each picture is kept as it is done; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from jbid import images as im
+from jbid import motion, weights
+from jbid.auto import edge_start, fitted_to
+from jbid.blur import blur
+from jbid.cli import Parser, guarded, json_file, read_json, versions_and_device, write_json
+from jbid.data import lai, levin
+from jbid.encoder import encoded
+from jbid.methods.gkpile import latent_kernel
+from jbid.metrics import kernel_similarity
+from jbid.run import compiled
+
+STEPS = 500
+SHARES = {"camera": 0.8, "trajectory": 0.1, "gaussian_process": 0.1}
+
+
+class Case(NamedTuple):
+    set: str
+    name: str
+    blurred: np.ndarray  # h w, luma
+    kernel: np.ndarray
+    published: np.ndarray | None  # SelfDeblur's
+
+
+def size_of(kernel: np.ndarray, sizes: list[int]) -> int | None:
+    """The smallest generator's size that holds a kernel."""
+    return next((size for size in sizes if size >= max(kernel.shape)), None)
+
+
+def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float]]:
+    """Similarity of each recorded kernel's inversion, by space."""
+    folders = [(kind, kind.root(data) / "kernels") for kind in (levin, lai)]
+    kernels = {f"{f.parent.name} {p.stem}": im.read_kernel(p) for _, f in folders for p in sorted(f.glob("*.png"))}
+    told: dict[str, dict[str, float]] = {}
+    for size in sizes:
+        fitting = {name: fitted_to(k, size) for name, k in kernels.items() if size_of(k, sizes) == size}
+        if not fitting:
+            continue
+        truths = jnp.asarray(np.stack(list(fitting.values())))
+        for space in ("w", "z"):
+            generator = latent_kernel(size, weights.load(f"generator_{size}"), space, fit_steps=STEPS)
+
+            def inverted(key, kernel, generator=generator):
+                params, code = generator.init(key, jnp.zeros(()))
+                assert generator.fit is not None
+                return generator.apply(generator.fit(params, code, kernel), code, None)
+
+            made = compiled(jax.vmap(inverted))(jax.random.split(jax.random.key(0), len(truths)), truths)
+            for name, a, b in zip(fitting, np.asarray(made), fitting.values()):
+                told.setdefault(name, {"size": size})[space] = round(kernel_similarity(a, b), 4)
+    return told
+
+
+def centre(picture: np.ndarray, side: int) -> np.ndarray:
+    top, left = (max(0, (n - side) // 2) for n in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
+    official = levin.root(args.data) / "official_run"
+    for item in levin.load(args.data):
+        path = official / f"{item.name}_k.png"
+        theirs = im.read_kernel(path)[::-1, ::-1] if path.exists() else None
+        yield Case("levin", item.name, item.blurred[..., 0], item.kernel, theirs)
+    for name in lai.NAMES[: args.lai or None]:
+        item = lai.load(args.data, [name])[0]
+        yield Case("lai", name, im.luma(centre(item.blurred, args.side))[..., 0], item.kernel, None)
+    photos = sorted((Path(args.data or os.environ["JBID_DATA"]) / "sharp" / "kodak24").glob("*.png"))[: args.kodak]
+    for size in sizes:
+        for i, path in enumerate(photos):
+            key = jax.random.fold_in(jax.random.key(100 + size), i)
+            for j, kernel in enumerate(np.asarray(motion.mixture(key, size, 4, SHARES))):
+                sharp = im.luma(centre(im.read(path), args.side + size - 1))
+                blurred = np.asarray(blur(jnp.asarray(sharp), jnp.asarray(kernel)))[..., 0]
+                noise = 0.005 * np.random.default_rng([i, j]).standard_normal(blurred.shape)
+                blurred = (np.round(np.clip(blurred + noise, 0, 1) * 255) / 255).astype(np.float32)
+                yield Case(f"kodak {size}", f"{size} {path.stem} {j}", blurred, kernel, None)
+
+
+def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
+    """Of each way to a kernel with the true one."""
+    edges = edge_start(case.blurred, size)
+    made = {
+        "average": mean,
+        "edges": edges.kernel,
+        "initializer": encoded(case.blurred, size, [edges.kernel, *edges.kernels[1:]]),
+    }
+    if case.published is not None:
+        made["SelfDeblur, published"] = case.published
+    return {name: round(kernel_similarity(kernel, case.kernel), 4) for name, kernel in made.items()}
+
+
+def run_all(args: argparse.Namespace) -> int:
+    sizes = weights.sizes("generator")
+    said = {"side": args.side, "sizes": sizes, "weights": {k: v["sha256"] for k, v in weights.manifest().items()}}
+    told = read_json(args.out) if args.resume else {}
+    if told and told.get("settings") != said:
+        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
+    told = told or {"settings": said, "cases": {}, **versions_and_device()}
+    told["inversion"] = told.get("inversion") or inversions(args.data, sizes)
+    write_json(args.out, told)
+    print(tabulate([{"kernel": k, **v} for k, v in told["inversion"].items()], headers="keys"))
+    means = {s: np.asarray(motion.mixture(jax.random.key(0), s, 1000, SHARES)).mean(0) for s in sizes}
+    for case in tqdm(list(cases(args, sizes)), unit="picture", dynamic_ncols=True):
+        size = size_of(case.kernel, sizes)
+        if size and case.name not in told["cases"]:
+            found = similarities(case, size, means[size])
+            told["cases"][case.name] = {"set": case.set, "size": size, **found}
+            write_json(args.out, told)
+    by_set: dict[tuple, list[dict]] = {}
+    for entry in told["cases"].values():
+        by_set.setdefault((entry["set"], entry["size"]), []).append(entry)
+    rows = []
+    for (name, size), entries in by_set.items():
+        row = {"set": name, "size": size, "pictures": len(entries)}
+        for way in ("average", "edges", "initializer", "SelfDeblur, published"):
+            if way in entries[0]:
+                values = [entry[way] for entry in entries]
+                row |= {way: float(np.mean(values)), f"{way}, least": min(values)}
+        rows.append(row)
+    write_json(args.out, told | {"summary": rows})
+    print(tabulate(rows, headers="keys", floatfmt=".3f"))
+    return 0
+
+
+def main() -> int:
+    parser = Parser("python -m benchmarks.kernel_prior", description=__doc__)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/, lai/ and sharp/ (default: $JBID_DATA)")
+    parser.add_argument("--side", type=int, default=320, help="pixels of the centre that is used (default 320)")
+    parser.add_argument("--kodak", type=int, default=24, metavar="N", help="first N of Kodak's photos (default all)")
+    parser.add_argument("--lai", type=int, default=0, metavar="N", help="first N of Lai's pictures (default all)")
+    parser.add_argument("--resume", action="store_true", help="go on with --out")
+    parser.add_argument("--out", type=json_file, default=Path("kernel_prior.json"), metavar="FILE.json")
+    args = parser.parse_args()
+    return guarded(lambda: run_all(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
