@@ -54,7 +54,7 @@ class EdgeStart(NamedTuple):
     kernel: NDArray[np.float32]  # square and odd, just large enough; sum one
     support: tuple[int, int]  # rows and columns that are not zero
     candidates: list[Candidate]  # the chosen one first
-    kernels: list[NDArray[np.float32]]  # theirs, in squares of the answer's size, or of the largest support tried
+    kernels: list[NDArray[np.float32]]  # theirs, in squares of the size asked for, or of the largest tried
     warning: str | None
 
     @property
@@ -178,8 +178,9 @@ def edge_start(
             f"the blur may be larger than {side} pixels, the most that is looked for in {picture.shape[1]}x"
             f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"
         )
-    sorted_pool = [fitted_to(pool[i], size or side) for i in order]
-    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sorted_pool, warning)
+    # a kernel that is no number or empty has no support
+    sound = [fitted_to(pool[i], size or side) for i in order if np.isfinite(pool[i]).all() and pool[i].any()]
+    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sound, warning)
     if found.doubtful and not warning and before is not None:
         warning = (
             "the blur that was found looks doubtful: there may be more blur or noise than can be handled; try --region "

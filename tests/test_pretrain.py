@@ -22,7 +22,8 @@ from jbid.nets.dcgan import KernelGenerator
 from jbid.pretrain import generator, initializer, loop
 from jbid.pretrain.degrade import Degradation, degraded, jpeg
 
-GAN = generator.Settings(size=31, steps=30, batch=4, scaled=True, schedule="cosine")
+# both phases, the change within a chunk
+GAN = generator.Settings(size=31, steps=30, batch=4, scaled=True, schedule="cosine", autoencoded=15)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_a_resumed_generator_is_the_uninterrupted_one(tmp_path, monkeypatch):
     assert not run(training, tmp_path / "parts", until=10)
     # a kill between checkpoint and log leaves lines, one of them torn, that will be written again
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 20, "loss_generator": 7.0}\n{"step": 20, "loss')
+        file.write('{"step": 20, "loss": 7.0}\n{"step": 20, "lo')
     with pytest.raises(ValueError, match="other settings"):
         run(training, tmp_path / "parts", resume=True, settings={"a": 2})
     assert run(training, tmp_path / "parts", resume=True)
@@ -203,6 +204,7 @@ def test_damaged_and_missing_weights_are_named(tmp_path, untrained):
         (["generator", "--set=size=33"], "expected one of 31"),
         (["generator", "--set=batsch=3"], "batch"),
         (["generator", "--set=batch=0"], "at least 1"),
+        (["generator", "--set=autoencoded=99999"], "at most"),
         (["initializer", "--set=photos=/nowhere"], "/nowhere"),
         (["initializer", "--set=input=sound"], "input"),
     ],

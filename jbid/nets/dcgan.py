@@ -88,8 +88,8 @@ def _around_one(key: Array, shape, dtype=jnp.float32) -> Array:
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-def _norm() -> nn.BatchNorm:
-    return nn.BatchNorm(momentum=0.9, epsilon=_EPSILON, scale_init=_around_one)
+def _norm(epsilon: float = _EPSILON) -> nn.BatchNorm:
+    return nn.BatchNorm(momentum=0.9, epsilon=epsilon, scale_init=_around_one)
 
 
 def _layers_of(size: int, table: dict[int, tuple]) -> tuple:
@@ -132,6 +132,18 @@ class KernelGenerator(nn.Module):
         return self.rest(self.first(z, train), train)
 
 
+def _trunk(kernel: Array, size: int, outputs: int, epsilon: float, train: bool) -> Array:
+    """Four convolutions of 64, 128, 256 and `outputs` channels down to one pixel, (n, outputs)."""
+    x = kernel[..., None]
+    for i, (channels, layer) in enumerate(zip((64, 128, 256, outputs), _layers_of(size, DISCRIMINATORS))):
+        x = Convolution(channels, *layer)(x)
+        if i in (1, 2):
+            x = _norm(epsilon)(x, use_running_average=not train)
+        if i < 3:
+            x = leaky_relu(x)
+    return x.reshape(len(x), outputs)
+
+
 class Discriminator(nn.Module):
     """The logit of how likely a kernel (n, size, size) is one of the simulated ones; its sigmoid is D(k).
 
@@ -143,11 +155,19 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, kernel: Float[Array, "n size size"], train: bool = False) -> Float[Array, n]:
-        x = kernel[..., None]
-        for i, (channels, layer) in enumerate(zip((64, 128, 256, 1), _layers_of(self.size, DISCRIMINATORS))):
-            x = Convolution(channels, *layer)(x)
-            if i in (1, 2):
-                x = _norm()(x, use_running_average=not train)
-            if i < 3:
-                x = leaky_relu(x)
-        return x.reshape(len(x))
+        return _trunk(kernel, self.size, 1, _EPSILON, train)[:, 0]
+
+
+class KernelPosterior(nn.Module):
+    """Mean and logarithm of the standard deviation of the codes q(z | k) = N(mean, deviation^2) of kernels.
+
+    The discriminator's layers with 200 outputs and the usual epsilon in its norms; for training the generator as a
+    variational autoencoder. Sees the square roots of the kernels' values, as kernels are sparse.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, kernel: Float[Array, "n size size"], train: bool = False) -> tuple[Array, Array]:
+        told = _trunk(jnp.sqrt(kernel) * (self.size / 4), self.size, 2 * LATENT, 1e-5, train)
+        return told[:, :LATENT], jnp.clip(told[:, LATENT:] - 1, -6, 3)

@@ -1,4 +1,7 @@
-"""Training of the kernel generator: the GAN of GKPILE (Zhang et al., ECCV 2024, section 3.1) on simulated kernels."""
+"""Training of the kernel generator on simulated kernels.
+
+The GAN of GKPILE (Zhang et al., ECCV 2024, section 3.1), with steps as a variational autoencoder before it if asked.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jbid import motion
-from jbid.nets.dcgan import LATENT, Discriminator, KernelGenerator
+from jbid.nets.dcgan import LATENT, Discriminator, KernelGenerator, KernelPosterior
 from jbid.pretrain.loop import Training
 from jbid.run import compiled
 
@@ -28,6 +31,8 @@ class Settings(NamedTuple):
     size: of the kernels. shares: how many of them come from each of `jbid.motion.MODELS`. rate and b1: of Adam, for
     both networks; with schedule "cosine" the rate falls to zero over the steps. scaled: the discriminator sees kernels
     divided by the root mean square of the simulated ones' pixels; the authors' sees them as they are, with sum one.
+    autoencoded: number of steps, at first, in which the generator is the decoder of a variational autoencoder in place
+    of a GAN's, at autoencoder_rate, which falls to zero; photons: how many a kernel is taken to be drawn by there.
     """
 
     size: int = 31
@@ -37,6 +42,9 @@ class Settings(NamedTuple):
     b1: float = 0.5
     schedule: Literal["constant", "cosine"] = "constant"
     scaled: bool = False
+    autoencoded: int = 0
+    autoencoder_rate: float = 1e-3
+    photons: float = 300.0
     shares: Mapping[str, float] = {"camera": 1.0}
     seed: int = 0
 
@@ -44,9 +52,11 @@ class Settings(NamedTuple):
 class State(NamedTuple):
     key: Array
     generator: Any
-    discriminator: Any
     generator_opt: Any
+    discriminator: Any  # none where there are autoencoder's steps alone
     discriminator_opt: Any
+    posterior: Any  # none without autoencoder's steps
+    autoencoder_opt: Any
 
 
 def energy_distance(a: Float[Array, "n h w"], b: Float[Array, "m h w"]) -> Float[Array, ""]:
@@ -64,32 +74,54 @@ def energy_distance(a: Float[Array, "n h w"], b: Float[Array, "m h w"]) -> Float
 
 
 def training(settings: Settings, folder: Path | None = None) -> Training:
-    """The GAN's training: in each step the discriminator on simulated and generated kernels, then the generator.
+    """The generator's training.
 
-    Losses are binary cross-entropies with labels 1 for simulated and 0 for generated kernels; the generator's is
-    that of its kernels with label 1. `folder` is not used. Raises ValueError for sizes, models
-    and schedules that do not exist.
+    As a GAN, in each step the discriminator on simulated and generated kernels, then the generator. Losses are binary
+    cross-entropies with labels 1 for simulated and 0 for generated kernels; the generator's is that of its kernels
+    with label 1.
+
+    As a variational autoencoder (Kingma and Welling 2014, Eq. 3): -E log p(k | z) + KL(q(z | k), N(0, I)), lowered
+    over generator and `KernelPosterior`, where k is seen as the shares of `photons` that fell on each pixel, so that
+    -log p(k | z) = -photons sum k log G(z). The loss told is divided by photons, and the last two metrics are the
+    cross-entropy sum k log G(z) and the divergence in place of the discriminator's means.
+
+    `folder` is not used. Raises ValueError for sizes, models and schedules that do not exist.
     """
     size, batch = settings.size, settings.batch
-    generator, discriminator = KernelGenerator(size), Discriminator(size)
-    if min(settings.steps, batch) < 1:
-        raise ValueError(f"got steps {settings.steps} and batch {batch}, expected at least 1")
-    rate = (
-        optax.cosine_decay_schedule(settings.rate, settings.steps) if settings.schedule == "cosine" else settings.rate
+    if min(settings.steps, batch) < 1 or not 0 <= settings.autoencoded <= settings.steps:
+        told = f"steps {settings.steps}, batch {batch} and autoencoded {settings.autoencoded}"
+        raise ValueError(f"got {told}; expected steps and batch of at least 1, autoencoded of at most steps")
+    generator, discriminator, posterior = KernelGenerator(size), Discriminator(size), KernelPosterior(size)
+    adversarial = settings.steps - settings.autoencoded
+    falling = settings.schedule == "cosine"
+    tx = optax.adam(
+        optax.cosine_decay_schedule(settings.rate, max(1, adversarial)) if falling else settings.rate,
+        b1=settings.b1,
+        b2=0.999,
     )
-    tx = optax.adam(rate, b1=settings.b1, b2=0.999)
+    tx_autoencoder = optax.adam(optax.cosine_decay_schedule(settings.autoencoder_rate, max(1, settings.autoencoded)))
     simulated = partial(motion.mixture, size=size, shares=settings.shares)
     # a number by which all are divided; from a key of its own, so that it does not depend on where a run resumes
     unit = jnp.ones(())
-    if settings.scaled:
+    if settings.scaled and adversarial:
         some = compiled(partial(simulated, count=256))(jax.random.fold_in(jax.random.key(settings.seed), 1 << 30))
         unit = jnp.sqrt(jnp.mean(some**2))
 
     def init(key):
-        for_generator, for_discriminator, key = jax.random.split(key, 3)
+        for_generator, for_discriminator, for_posterior, key = jax.random.split(key, 4)
         g = dict(generator.init(for_generator, jnp.zeros((2, LATENT))))
-        d = dict(discriminator.init(for_discriminator, jnp.zeros((2, size, size))))
-        return State(key, g, d, tx.init(g["params"]), tx.init(d["params"]))
+        state = State(key, g, (), (), (), (), ())
+        some = jnp.zeros((2, size, size))
+        if adversarial:
+            d = dict(discriminator.init(for_discriminator, some))
+            state = state._replace(
+                discriminator=d, generator_opt=tx.init(g["params"]), discriminator_opt=tx.init(d["params"])
+            )
+        if settings.autoencoded:
+            q = dict(posterior.init(for_posterior, some))
+            opt = tx_autoencoder.init((g["params"], q["params"]))
+            state = state._replace(posterior=q, autoencoder_opt=opt)
+        return state
 
     def judged(params, d, kernels):
         logit, moved = discriminator.apply(d | {"params": params}, kernels / unit, True, mutable=["batch_stats"])
@@ -98,10 +130,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     def cross_entropy(logit, label):
         return optax.sigmoid_binary_cross_entropy(logit, jnp.full_like(logit, label)).mean()
 
-    def step(state, _, t):
-        for_kernels, for_z = jax.random.split(jax.random.fold_in(state.key, t))
-        real = simulated(for_kernels, count=batch)
-        z = jax.random.normal(for_z, (batch, LATENT))
+    def as_gan(state, real, key):
+        z = jax.random.normal(key, (batch, LATENT))
         g, d = state.generator, state.discriminator
 
         def made(params):
@@ -114,10 +144,9 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
             on_fake, d_ = judged(params, d_, fake)
             return cross_entropy(on_real, 1.0) + cross_entropy(on_fake, 0.0), (d_, on_real, on_fake)
 
-        grad, (d, on_real, on_fake) = jax.grad(of_discriminator, has_aux=True)(d["params"])
+        (loss_d, (d, on_real, on_fake)), grad = jax.value_and_grad(of_discriminator, has_aux=True)(d["params"])
         updates, d_opt = tx.update(grad, state.discriminator_opt)
         d = d | {"params": optax.apply_updates(d["params"], updates)}
-        loss_d = cross_entropy(on_real, 1.0) + cross_entropy(on_fake, 0.0)
 
         def of_generator(params):
             logit, d_ = judged(d["params"], d, made(params)[0])
@@ -126,8 +155,36 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         (loss_g, d), grad = jax.value_and_grad(of_generator, has_aux=True)(g["params"])
         updates, g_opt = tx.update(grad, state.generator_opt)
         g = g | moved | {"params": optax.apply_updates(g["params"], updates)}
-        told = jnp.stack([loss_g, loss_d, jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()])
-        return State(state.key, g, d, g_opt, d_opt), told
+        state = state._replace(generator=g, discriminator=d, generator_opt=g_opt, discriminator_opt=d_opt)
+        return state, jnp.stack([loss_g, loss_d, jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()])
+
+    def as_autoencoder(state, real, key):
+        g, q = state.generator, state.posterior
+
+        def loss(params):
+            (mean, log_deviation), q_ = posterior.apply(q | {"params": params[1]}, real, True, mutable=["batch_stats"])
+            z = mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape)
+            k, g_ = generator.apply(g | {"params": params[0]}, z, True, mutable=["batch_stats"])
+            entropy = -jnp.mean(jnp.sum(real * jnp.log(k + 1e-9), (1, 2)))
+            divergence = jnp.mean(jnp.sum((mean**2 + jnp.exp(2 * log_deviation) - 1) / 2 - log_deviation, -1))
+            return entropy + divergence / settings.photons, (g_, q_, entropy, divergence)
+
+        params = (g["params"], q["params"])
+        (value, (g_, q_, entropy, divergence)), grad = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt = tx_autoencoder.update(grad, state.autoencoder_opt)
+        params = optax.apply_updates(params, updates)
+        g, q = g | g_ | {"params": params[0]}, q | q_ | {"params": params[1]}
+        state = state._replace(generator=g, posterior=q, autoencoder_opt=opt)
+        return state, jnp.stack([value, jnp.zeros(()), entropy, divergence])
+
+    def step(state, _, t):
+        for_kernels, key = jax.random.split(jax.random.fold_in(state.key, t))
+        real = simulated(for_kernels, count=batch)
+        if not settings.autoencoded:
+            return as_gan(state, real, key)
+        if not adversarial:
+            return as_autoencoder(state, real, key)
+        return jax.lax.cond(t < settings.autoencoded, as_autoencoder, as_gan, state, real, key)
 
     sampled = compiled(lambda g, z: generator.apply(g, z))
     distance = compiled(energy_distance)
@@ -145,7 +202,7 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     return Training(
         name=f"generator_{size}",
-        metrics=("loss_generator", "loss_discriminator", "probability_simulated", "probability_generated"),
+        metrics=("loss", "loss_discriminator", "on_simulated", "on_generated"),
         init=init,
         step=step,
         batch=lambda t: None,
