@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ from jbid import images, weights
 from jbid.cli import main
 from jbid.data.crops import crops
 from jbid.motion import kernels
-from jbid.nets.dcgan import KernelGenerator
+from jbid.nets.dcgan import SIZES, KernelGenerator
 from jbid.pretrain import generator, initializer, loop
 from jbid.pretrain.degrade import Degradation, degraded, jpeg
+from jbid.settings import read_config, record
 
+CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.toml"))
 # both phases, the change within a chunk
 GAN = generator.Settings(size=31, steps=30, batch=4, scaled=True, schedule="cosine", autoencoded=15)
 
@@ -196,6 +199,23 @@ def test_damaged_and_missing_weights_are_named(tmp_path, untrained):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="manifest"):
         weights.sizes("generator", tmp_path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_trainings(path):
+    kind = generator if "generator" in path.stem else initializer
+    settings = record(kind.Settings, read_config(path), str(path))
+    assert settings.size in SIZES and str(settings.size) in path.stem + "corrector31"
+
+
+def test_shipped_weights_are_what_the_manifest_says():
+    entries = weights.manifest()
+    files = sorted(path.name for path in weights.SHIPPED.glob("*.npz"))
+    assert files == sorted(entries) and "generator_31.npz" in files
+    assert sum((weights.SHIPPED / name).stat().st_size for name in files) < 40e6
+    for name, entry in entries.items():
+        weights.load(name.removesuffix(".npz"))
+        assert {"settings", "command", "commit", "device", "versions", "held_out"} <= set(entry)
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def gkpile(
     alone.
 
     Differs from the authors' code: true convolution in place of correlation; the answer is the networks' output after
-    the last update and without input perturbation; the generators are jbid's own training; a start given as a kernel
-    is inverted into w, where theirs takes w from the encoder's z.
+    the last update and without input perturbation; the generators are jbid's own, decoders of an autoencoder and not
+    of a GAN; a start is a kernel that is inverted into w, where theirs takes w from the encoder's z.
 
     Raises ValueError for sizes without weights, damaged weights, unknown names and numbers out of range.
     """
@@ -155,7 +155,8 @@ def _trained(shape: tuple[int, int], folder: str) -> Params:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(steps=5000, start="encoder", colour="rgb"),
+    # the paper sets out from its initializer; none is shipped yet
+    "paper": dict(steps=5000, start="edges", colour="rgb"),
     # tuned for two CPU cores: docs/experiments.md
     "quick": dict(
         steps=120,
