@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from jbid import images, motion
 from jbid.auto import fitted_to
-from jbid.cli import Parser, guarded, json_file, versions_and_device, write_json
+from jbid.cli import Parser, guarded, json_file, out_dir, versions_and_device, write_json
 from jbid.data import lai, levin
 from jbid.pretrain.loop import grid
 from jbid.run import compiled
@@ -57,6 +57,7 @@ def recorded(data: str | None, kind) -> list[np.ndarray]:
 
 
 def run_all(args: argparse.Namespace) -> int:
+    out_dir(args.out.parent)
     sets = {"Levin, recorded": recorded(args.data, levin), "Lai, recorded": recorded(args.data, lai)}
     told: dict[str, dict] = {name: summary(kernels) for name, kernels in sets.items()}
     shown = [fitted_to(k, SIZE) for k in sets["Levin, recorded"]]

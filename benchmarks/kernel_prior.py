@@ -7,7 +7,7 @@ from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for t
 
 Initializer: the kernel that it makes of a blurred picture, beside the mean of simulated kernels, the edge-based start
 with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the centre of Lai's `uniform` pictures
-(`--side` pixels), and on the centre of Kodak's photos blurred with four fresh simulated kernels each. Only the sizes
+(`--side` pixels), and on the centre of Kodak's photos blurred with four fresh simulated kernels each. Only the networks
 that are shipped are run. Each picture is kept as it is done; --resume goes on.
 """
 
@@ -30,7 +30,7 @@ from jbid import images as im
 from jbid import motion, weights
 from jbid.auto import edge_start, fitted_to
 from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, read_json, versions_and_device, write_json
+from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
 from jbid.data import lai, levin
 from jbid.encoder import encoded
 from jbid.methods.gkpile import latent_kernel
@@ -110,8 +110,9 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
     made = {
         "average": mean,
         "edges": edges.kernel,
-        "initializer": encoded(case.blurred, size, [edges.kernel, *edges.kernels[1:]]),
     }
+    if weights.has_initializer():
+        made["initializer"] = encoded(case.blurred, size, edges.kernels)
     if case.published is not None:
         made["SelfDeblur, published"] = case.published
     return {name: round(kernel_similarity(kernel, case.kernel), 4) for name, kernel in made.items()}
@@ -119,7 +120,8 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
 
 def run_all(args: argparse.Namespace) -> int:
     sizes = weights.sizes("generator")
-    said = {"side": args.side, "sizes": sizes, "weights": {k: v["sha256"] for k, v in weights.manifest().items()}}
+    said = {"side": args.side, "sizes": sizes, "weights": weights.checksums()}
+    out_dir(args.out.parent)
     told = read_json(args.out) if args.resume else {}
     if told and told.get("settings") != said:
         raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")

@@ -49,7 +49,9 @@ def curves(item: levin.Item, settings: Settings, every: int, full: bool) -> dict
     task = prepare(item.blurred, settings)
     method = build(settings._replace(options=options), task.kernel_shape, task.observed.shape[-1])
     observed = jnp.asarray(task.observed)
-    state = compiled(method.init)(jax.random.key(settings.seed), observed, task.starts[0].kernel)
+    state = compiled(method.init)(
+        jax.random.key(settings.seed), observed, task.starts[0].kernel if task.starts else None
+    )
     step, restore = compiled(method.step, donate_argnums=0), compiled(method.restore)
     truth = im.luma(item.sharp)[..., 0]
     noise = compiled(noise_level)(observed)

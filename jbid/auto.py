@@ -54,7 +54,7 @@ class EdgeStart(NamedTuple):
     kernel: NDArray[np.float32]  # square and odd, just large enough; sum one
     support: tuple[int, int]  # rows and columns that are not zero
     candidates: list[Candidate]  # the chosen one first
-    kernels: list[NDArray[np.float32]]  # theirs, in squares of the size asked for, or of the largest tried
+    kernels: list[NDArray[np.float32]]  # of those that are sound, in squares of the size asked for or the largest tried
     warning: str | None
 
     @property

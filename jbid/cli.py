@@ -218,7 +218,7 @@ def out_dir(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise OSError(f"{path}: cannot write there ({error.strerror}); choose another folder with --out") from None
+        raise OSError(f"{path}: cannot write there ({error.strerror}); choose another folder") from None
     return path
 
 
@@ -303,7 +303,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
     """A name for a run by all that decides its result, so that only the same run is ever resumed."""
+    from jbid.weights import checksums, folder_of
+
     digest = hashlib.sha256(json.dumps(settings._asdict(), sort_keys=True, default=list).encode())
+    if "weights" in settings.options or "encoder" in settings.start:
+        digest.update(json.dumps(checksums(folder_of(settings.options.get("weights", "")))).encode())
     for array in arrays:
         digest.update(b"-" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
@@ -573,17 +577,29 @@ def _pretrain(args: argparse.Namespace) -> int:
     from jbid.pretrain import loop
     from jbid.settings import record
 
-    values = read_config(args.config) | dict(parse_assignment(text) for text in args.set)
     kind = import_module(f"jbid.pretrain.{args.network}")
-    settings = record(kind.Settings, values, str(args.config))
+    values = read_config(args.config)
+    changed = dict(parse_assignment(text) for text in args.set)
+    for source, part in ((str(args.config), values), ("--set", changed)):
+        record(kind.Settings, part, source)
+    settings = kind.Settings(**(values | changed))
     if args.measure_every < 1:
         raise ValueError(f"got --measure-every {args.measure_every}, expected at least 1")
     folder = out_dir(args.workdir)
     training = kind.training(settings, folder)
-    changed = "".join(f" --set {text}" for text in args.set)
-    # no folders of whoever trained it
-    named = f"{args.config.parent.name}/{args.config.name}" if args.config.is_absolute() else args.config
-    command = f"python -m jbid pretrain {args.network} --config {named}{changed}"
+
+    # what ships says nothing of the folders of whoever trained it
+    def named(value):
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    config = f"{args.config.parent.name}/{args.config.name}" if args.config.is_absolute() else args.config
+    options = "".join(f" --set {name}={named(value)}" for name, value in changed.items())
+    about = {
+        "settings": {name: named(value) for name, value in settings._asdict().items()},
+        "command": f"python -m jbid pretrain {args.network} --config {config}{options}",
+        "commit": _commit(),
+        **versions_and_device(),
+    }
     with interruptible() as asked, progress(training.name, settings.steps, asked) as on_chunk:
         complete = loop.train(
             training,
@@ -594,7 +610,7 @@ def _pretrain(args: argparse.Namespace) -> int:
             seconds=args.checkpoint_every,
             every=args.measure_every,
             settings=settings._asdict(),
-            about={"command": command, "commit": _commit(), **versions_and_device()},
+            about=about,
             on_chunk=on_chunk,
         )
     if not complete:

@@ -28,7 +28,7 @@ from jbid.auto import (
 )
 from jbid.checkpoint import Checkpoint
 from jbid.encoder import encoded
-from jbid.methods import largest_size, size_for
+from jbid.methods import kernel_sizes
 from jbid.noise import noise_level
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
@@ -170,7 +170,7 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
             shape = (found if settings.preset == "instant" else roomy,) * 2
     assert shape is not None
     if settings.steps and kernel is None:
-        shape, told = _size_of(settings, shape, found=size is None)
+        shape, told = _size_of(settings, shape, (h, w), found=edges is not None and size is None)
         warnings += [told] if told else []
     observed = im.luma(part) if settings.colour == "luma" else part
     observed = cleaned(observed) if settings.clean else observed
@@ -185,20 +185,24 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     return Task(picture, region, observed, shape, tuple(starts), kernel is not None, edges, tuple(warnings), spent)
 
 
-def _size_of(settings: Settings, shape: tuple[int, int], found: bool) -> tuple[tuple[int, int], str | None]:
-    """The kernel shape that the method has for the wanted one, and a warning where that is smaller."""
-    side = max(shape)
-    fitting = size_for(settings.method, settings.options, side)
-    if fitting == side:
+def _size_of(
+    settings: Settings, shape: tuple[int, int], room: tuple[int, int], found: bool
+) -> tuple[tuple[int, int], str | None]:
+    """The kernel shape that the method has for the wanted one, and a warning where a found one does not fit."""
+    sides = kernel_sizes(settings.method, settings.options)
+    wanted = max(shape)
+    if sides is None:
         return shape, None
-    if fitting:
-        return (fitting, fitting), None
-    largest = largest_size(settings.method, settings.options)
-    if not found:
-        raise ValueError(f"kernel size {side} is larger than {largest}, the largest of {settings.method}; use robust")
-    return (largest, largest), (
-        f"a kernel of up to {side} pixels was found, {settings.method} has none larger than {largest}; for larger "
-        "ones use --method robust"
+    fitting = [side for side in sides if side <= min(room)]
+    large = [side for side in sides if side >= wanted]
+    if large and (large[0] in fitting or not found):
+        return (large[0], large[0]), None
+    if not found or not fitting:
+        what = f"the largest of {settings.method} in a picture of {room[1]}x{room[0]}"
+        raise ValueError(f"kernel size {wanted} is larger than {max(fitting, default=0)}, {what}; use another --method")
+    return (fitting[-1], fitting[-1]), (
+        f"a kernel of up to {wanted} pixels was found, {settings.method} takes one of {fitting[-1]} here; "
+        "--method robust takes any"
     )
 
 
@@ -214,7 +218,7 @@ def _started(
     if shape[0] != shape[1]:
         raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder")
     folder = folder_of(settings.options.get("weights", ""))
-    return encoded(im.luma(observed)[..., 0], shape[0], [edges.kernel, *edges.kernels[1:]], folder)
+    return encoded(im.luma(observed)[..., 0], shape[0], edges.kernels, folder)
 
 
 @functools.lru_cache(maxsize=8)

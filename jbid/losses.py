@@ -110,6 +110,22 @@ def switch_at(boundary: int, before: Loss, after: Loss) -> Loss:
     return lambda e, r, y, t: jax.lax.cond(t < boundary, before, after, e, r, y, t)
 
 
+def data_term(name: str, *, ssim_from: int = 0, delta: float = 0.05) -> Loss:
+    """The data term "mse", "ssim" (1 - SSIM), "mse_ssim" (MSE in steps t < ssim_from, then 1 - SSIM) or "huber".
+
+    Raises ValueError for another name.
+    """
+    known = {
+        "mse_ssim": switch_at(ssim_from, mse(), one_minus_ssim()),
+        "mse": mse(),
+        "ssim": one_minus_ssim(),
+        "huber": huber(delta),
+    }
+    if name not in known:
+        raise ValueError(f"got loss {name!r}, expected one of {', '.join(known)}")
+    return known[name]
+
+
 # a regulariser's factory (of its weight) by name
 REGULARISERS: dict[str, Callable[[float], Loss] | None] = {
     "l1_over_l2": sparse_gradient,

@@ -98,7 +98,7 @@ def run(
 ) -> Result:
     """`steps` steps of `method` from `key` (typed keys, with the method's batch axes) on `blurred`.
 
-    `start` is a kernel (for each image, where they are batched) that the kernel generator is fitted to beforehand.
+    `start` is a kernel that the kernel generator is fitted to beforehand, with the batch axes of `key`.
 
     Steps are driven `chunk` at a time: scanned on accelerators, one compiled step after the other on CPU, with the
     same result. `on_chunk` is called in between and stops the run by returning True. With `checkpoint`, the run starts

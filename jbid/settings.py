@@ -49,7 +49,7 @@ STARTS = ("uniform", "edges", "encoder")
 def start_words(start: str) -> list[str]:
     """The words in a start such as "edges" or "edges+encoder"; none for "random" and for a file."""
     words = start.split("+")
-    return words if set(words) <= set(STARTS) else []
+    return words if set(words) <= set(STARTS) and len(set(words)) == len(words) else []
 
 
 _Record = TypeVar("_Record")
@@ -111,7 +111,10 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
     kernel is known comes next to the preset. Raises ValueError that names the source for an unknown key (with the
     nearest known one), a value of the wrong type, and what the method itself refuses.
     """
-    from jbid.methods import METHODS, NON_BLIND, PRESETS
+    from jbid.blur import delta_kernel
+    from jbid.methods import METHODS, NON_BLIND, PRESETS, size_for
+    from jbid.prior import kernel_shape
+    from jbid.weights import folder_of, has_initializer
 
     sources = list(sources)
     base: dict[str, Any] = {}
@@ -149,13 +152,21 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
             raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
     if instant and (settings.steps or settings.seeds > 1 or settings.start != "edges" or not settings.finish):
         raise ValueError("the preset instant has no network: no steps, seeds, start or --no-finish; use --preset quick")
-    if settings.seeds < len(start_words(settings.start)):
+    words = start_words(settings.start)
+    folder = folder_of(settings.options.get("weights", ""))
+    if "encoder" in words and not has_initializer(folder):
+        raise ValueError(f"got start {settings.start}, but {folder} has no initializer; see docs/pretraining.md")
+    if settings.seeds < len(words):
         raise ValueError(
-            f"got start {settings.start} and {settings.seeds} seeds, expected a seed for each: use --seeds 2"
+            f"got start {settings.start} and {settings.seeds} seeds, expected a seed for each: use --seeds {len(words)}"
         )
     if settings.region is not None and (min(settings.region[:2]) < 0 or min(settings.region[2:]) < 1):
         raise ValueError(f"got region {settings.region}, expected x,y,width,height in pixels within the picture")
-    build(settings, 31 if isinstance(settings.kernel_size, str) else settings.kernel_size, 1)
+    side, _ = kernel_shape(31 if isinstance(settings.kernel_size, str) else settings.kernel_size)
+    if known_kernel:
+        build(settings, side, 1, delta_kernel((side, side)))
+    else:
+        build(settings, size_for(method, options, side), 1)
     return settings
 
 

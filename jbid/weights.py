@@ -33,7 +33,21 @@ def manifest(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as a manifest of weights ({error}); install jbid again") from None
+        raise ValueError(f"{path}: not readable as a manifest of weights ({error}){_advice(folder)}") from None
+
+
+def _advice(folder: str | Path) -> str:
+    return "; install jbid again" if Path(folder) == SHIPPED else ""
+
+
+def checksums(folder: str | Path = SHIPPED) -> dict[str, str]:
+    """The SHA-256 of each file of a folder, as its manifest has it."""
+    return {name: entry["sha256"] for name, entry in manifest(folder).items()}
+
+
+def has_initializer(folder: str | Path = SHIPPED) -> bool:
+    """Whether a folder has a network that gives a kernel to set out from."""
+    return any(name.startswith(("initializer_", "corrector.")) for name in manifest(folder))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
@@ -72,6 +86,11 @@ def unpack(content: bytes) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=16)
+def _read(path: Path, checksum: str) -> dict[str, Any] | None:
+    content = path.read_bytes()
+    return unpack(content) if hashlib.sha256(content).hexdigest() == checksum else None
+
+
 def load(name: str, folder: str | Path = SHIPPED) -> dict[str, Any]:
     """The variables of the network in `<folder>/<name>.npz`, as nested dicts of float32 arrays; kept in memory.
 
@@ -82,10 +101,10 @@ def load(name: str, folder: str | Path = SHIPPED) -> dict[str, Any]:
     if entry is None or not path.is_file():
         there = ", ".join(sorted(Path(file).stem for file in manifest(folder))) or "none"
         raise ValueError(f"{path}: no such pretrained weights; there are: {there} (see docs/pretraining.md)")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{path}: damaged, its checksum is not the manifest's; install jbid again")
-    return unpack(content)
+    variables = _read(path, entry["sha256"])
+    if variables is None:
+        raise ValueError(f"{path}: damaged, its checksum is not the manifest's{_advice(folder)}")
+    return variables
 
 
 def sizes(kind: str, folder: str | Path = SHIPPED) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from jbid import images
 
+KEPT_APART = 20  # each so manieth photo is not trained on
 ROUNDS = 10_000  # over all photos; grain counts items in 64 bits and an endless repetition overflows
 
 
@@ -26,6 +28,19 @@ class _Folder:
 
     def __getitem__(self, i: int) -> NDArray[np.float32]:
         return images.read(self._files[i])
+
+
+class _Part:
+    """Some items of a random-access source."""
+
+    def __init__(self, source: Any, items: Sequence[int]):
+        self._source, self._items = source, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._source[self._items[i]]
 
 
 def _source(name: str) -> Any:
@@ -64,12 +79,13 @@ def _crop(picture: NDArray[np.float32], rng: np.random.Generator, side: int) -> 
     return np.ascontiguousarray(part[:, ::-1] if rng.integers(2) else part)
 
 
-def crops(name: str, side: int, seed: int) -> Any:
+def crops(name: str, side: int, seed: int, *, held_out: bool = False) -> Any:
     """Crops of luma, (side, side) float32 in [0, 1], as a `grain.MapDataset`: item i is the same in every run.
 
     `name` is a folder, searched with its subfolders, or a TFDS data set, with its split after a colon ("train" if
     there is none), read by `tfds.data_source` without TensorFlow; it must have been prepared. Photos come in an order
-    that is shuffled anew in each round. Raises ValueError where there is neither.
+    that is shuffled anew in each round. Every twentieth photo is kept apart, for `held_out`; of fewer than twenty, all
+    serve both. Raises ValueError where there is neither.
     """
     try:
         import grain
@@ -78,5 +94,7 @@ def crops(name: str, side: int, seed: int) -> Any:
     source = _source(name)
     if not len(source):
         raise ValueError(f"{name}: no photos there")
+    if len(source) >= KEPT_APART:
+        source = _Part(source, [i for i in range(len(source)) if (i % KEPT_APART == 0) == held_out])
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat(ROUNDS)
     return data.map(_luma).random_map(lambda picture, rng: _crop(picture, rng, side))

@@ -26,19 +26,23 @@ NON_BLIND: dict[str, dict[str, Any]] = {"selfdeblur": {"loss": "ssim"}, "gkpile"
 _SIZES: dict[str, Callable[[dict[str, Any]], Sequence[int]]] = {"gkpile": _gkpile.kernel_sizes}
 
 
-def size_for(method: str, options: Mapping[str, Any], size: int) -> int | None:
-    """The side of the kernel that a method works with where one of `size` is wanted: the next larger it has.
+def kernel_sizes(method: str, options: Mapping[str, Any]) -> list[int] | None:
+    """The kernel sizes that a method has, ascending; None for one that can have any.
 
-    None where it has none that large.
+    Raises ValueError for a method that has pretrained networks where there are none.
     """
     if method not in _SIZES:
-        return size
-    return next((side for side in _SIZES[method](dict(options)) if side >= size), None)
-
-
-def largest_size(method: str, options: Mapping[str, Any]) -> int:
-    """The largest kernel size of a method that cannot have any. Raises ValueError if it has no weights at all."""
+        return None
     sides = _SIZES[method](dict(options))
     if not sides:
-        raise ValueError(f"{method} has no pretrained weights; see docs/pretraining.md")
-    return max(sides)
+        raise ValueError(f"{method} has no pretrained weights here; see docs/pretraining.md")
+    return list(sides)
+
+
+def size_for(method: str, options: Mapping[str, Any], size: int) -> int:
+    """The side of the kernel that a method works with where one of `size` is wanted: the next larger, or its largest.
+
+    Raises ValueError as `kernel_sizes` does.
+    """
+    sides = kernel_sizes(method, options)
+    return size if sides is None else next((side for side in sides if side >= size), sides[-1])

@@ -15,7 +15,7 @@ from jbid.nets.dcgan import LATENT, KernelGenerator
 from jbid.nets.skip import Skip
 from jbid.prior import adam, deep_prior, fitted_kernel, fixed, kernel_shape, latent_shape, uniform_code
 from jbid.transforms import early_stopping
-from jbid.types import Estimate, Generator, Loss, Method, Params
+from jbid.types import Estimate, Generator, Method, Params
 
 # of Adam's in each space, for as close a kernel as can be had in FIT_STEPS: benchmarks/kernel_prior.py
 FIT_RATES = {"w": 0.2, "z": 0.1, "z_theta": 3e-3}
@@ -64,18 +64,6 @@ def latent_kernel(size: int, variables: Params, space: str, *, fit_steps: int = 
         lambda params, code, key: kernel(params, code),
         partial(fitted_kernel, kernel, steps=fit_steps, rate=FIT_RATES[space]),
     )
-
-
-def _loss(name: str, ssim_from: int, delta: float) -> Loss:
-    known = {
-        "mse_ssim": losses.switch_at(ssim_from, losses.mse(), losses.one_minus_ssim()),
-        "mse": losses.mse(),
-        "ssim": losses.one_minus_ssim(),
-        "huber": losses.huber(delta),
-    }
-    if name not in known:
-        raise ValueError(f"got loss {name!r}, expected one of {', '.join(known)}")
-    return known[name]
 
 
 def gkpile(
@@ -130,7 +118,7 @@ def gkpile(
         if value <= 0:
             raise ValueError(f"got {name} {value}, expected a positive number")
     shape = kernel_shape(kernel_size, kernel)
-    objective = losses.with_regulariser(_loss(loss, ssim_from, delta), regulariser, weight)
+    objective = losses.with_regulariser(losses.data_term(loss, ssim_from=ssim_from, delta=delta), regulariser, weight)
     decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     net = Skip(
         scales=scales,

@@ -15,13 +15,9 @@ from jbid.types import Estimate, Loss, Method
 
 
 def _loss(name: str, ssim_from: int, tv_weight: float | None, squared_tv: bool) -> Loss:
-    if name == "mse_ssim":
-        return losses.switch_at(ssim_from, losses.mse(), losses.one_minus_ssim())
     if name == "mse_tv":
         return losses.add(losses.mse(), losses.tv(tv_weight, squared=squared_tv))
-    if name == "ssim":
-        return losses.one_minus_ssim()
-    raise ValueError(f"got loss {name!r}, expected 'mse_ssim', 'mse_tv' or 'ssim'")
+    return losses.data_term(name, ssim_from=ssim_from)
 
 
 def selfdeblur(

@@ -91,8 +91,10 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     Raises ValueError for photos, weights or sizes that do not exist.
     """
-    if min(settings.steps, settings.batch, settings.crop, settings.width) < 1:
-        raise ValueError("expected steps, batch, crop and width of at least 1")
+    if min(settings.steps, settings.batch, settings.crop, settings.width, settings.pool) < 1:
+        raise ValueError("expected steps, batch, crop, width and pool of at least 1")
+    if not settings.photos:
+        raise ValueError("no photos to train on: add --set photos=FOLDER, or the name of a TFDS data set")
     if settings.schedule == "cosine":
         rate = optax.cosine_decay_schedule(settings.rate, settings.steps)
     else:
@@ -101,9 +103,10 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     return build(settings, optax.adam(rate))
 
 
-def _blurrer(settings: Settings, seed: int) -> Callable[[int, int], Pair]:
+def _blurrer(settings: Settings, held_out: bool) -> Callable[[int, int], Pair]:
     """(first, n) -> n pairs of degraded blurred crops and kernels, the same ones each time."""
-    source = crops(settings.photos, settings.crop + settings.size - 1, seed)
+    seed = settings.seed + held_out
+    source = crops(settings.photos, settings.crop + settings.size - 1, seed, held_out=held_out)
     most = Degradation(settings.noise, settings.gamma, settings.jpeg, settings.rounded, settings.clean)
 
     @compiled
@@ -146,7 +149,9 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
     size, batch = settings.size, settings.batch
     generator, encoder = KernelGenerator(size), KernelEncoder(settings.width)
     learnt = weights.load(f"generator_{size}", weights.folder_of(settings.weights))
-    pairs = _blurrer(settings, settings.seed)
+    file = f"generator_{size}.npz"
+    made_with = {file: weights.checksums(weights.folder_of(settings.weights))[file]}
+    pairs = _blurrer(settings, False)
     inner = optax.adam(settings.inner_rate)
 
     def init(key):
@@ -183,7 +188,7 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
         v = v | moved | {"params": optax.apply_updates(v["params"], updates)}
         return State(state.key, v, opt_state), jnp.stack([value, of_kernel, of_code])
 
-    held_out = _blurrer(settings, settings.seed + 1)
+    held_out = _blurrer(settings, True)
     read = compiled(lambda v, y: generator.apply(learnt, encoder.apply(v, y)))
 
     def measured(state):
@@ -203,20 +208,23 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
         measured=measured,
         samples=samples,
         network=lambda state: state.variables,
+        made_with=made_with,
     )
 
 
 PART = 50  # pairs in one file of the pool
 
 
-def _pool(settings: Settings, seed: int, count: int, folder: Path | None, name: str) -> Pair:
+def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -> Pair:
     """`count` pairs of candidates and true kernels, each moved onto its best candidate; made once for `folder`."""
-    pairs = _blurrer(settings, seed)
-    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool", "seed")
+    pairs = _blurrer(settings, held_out)
+    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool")
     said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
-    mark = hashlib.sha256(json.dumps([said, seed], sort_keys=True).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(json.dumps([said, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
-    for first in tqdm(range(0, count, PART), desc=f"{name} pairs", unit="part", dynamic_ncols=True):
+    for first in tqdm(
+        range(0, count, PART), desc="held-out pairs" if held_out else "training pairs", unit="part", dynamic_ncols=True
+    ):
         path = folder / "pool" / f"{mark}_{first:06}.npz" if folder else None
         if path and path.exists():
             with np.load(path) as saved:
@@ -238,8 +246,8 @@ def _pool(settings: Settings, seed: int, count: int, folder: Path | None, name: 
 def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path | None) -> Training:
     """A `KernelCorrector` trained on -sum k log k_hat, with pairs turned and mirrored at random."""
     net, batch = KernelCorrector(settings.width), settings.batch
-    pool = _pool(settings, settings.seed, settings.pool, folder, "training")
-    held_out = _pool(settings, settings.seed + 1, HELD_OUT, folder, "held-out")
+    pool = _pool(settings, settings.pool, folder, held_out=False)
+    held_out = _pool(settings, HELD_OUT, folder, held_out=True)
 
     def init(key):
         key, for_net = jax.random.split(key)

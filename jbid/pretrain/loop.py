@@ -24,8 +24,8 @@ class Training(NamedTuple):
 
     `init(key)` is the first state; `step(state, batch, t)` the next one and its metrics, in the order of `metrics`,
     the loss first; `batch(t)` what comes from outside for step t, a pytree of arrays, or None; `measured(state)`
-    figures on data that training does not see; `samples(state)` pictures of one size, (n, h, w); `network(state)` the
-    variables to ship.
+    figures on data that training does not see, `samples(state)` pictures of one size, (n, h, w); `network(state)` the
+    variables to ship; `made_with` the checksums of other weights that it needs.
     """
 
     name: str  # of the file, <kind>_<size>
@@ -36,6 +36,7 @@ class Training(NamedTuple):
     measured: Callable[[Any], dict[str, float]]
     samples: Callable[[Any], NDArray]
     network: Callable[[Any], Mapping[str, Any]]
+    made_with: Mapping[str, str] = {}
 
 
 def grid(pictures: NDArray, columns: int = 8) -> NDArray[np.float32]:
@@ -93,16 +94,18 @@ def train(
     """`steps` steps in `folder`; True where all were done, False where `on_chunk` stopped it.
 
     Writes metrics.jsonl (means over ten steps; figures on held-out data each `every` steps), samples/<step>.png,
-    checkpoint/ each `seconds`, and at the end weights/ with the network and a manifest that holds the settings and
-    `about`. With `resume` it goes on from the checkpoint and ends with the same bits as a run that was never stopped,
+    checkpoint/ each `seconds`, and at the end weights/ with the network and a manifest that holds `about`. With `resume` it goes on from the checkpoint and ends with the same bits as a run that was never stopped,
     killed or not; without, what is in the folder is begun anew. Raises ValueError where the checkpoint is of another
     training.
     """
     held = folder / "checkpoint"
-    identity = hashlib.sha256(json.dumps([training.name, seed, settings], sort_keys=True).encode()).hexdigest()
+    identity = hashlib.sha256(
+        json.dumps([training.name, seed, settings, training.made_with], sort_keys=True).encode()
+    ).hexdigest()
     mark = folder / "training.sha256"
     if not resume:
-        shutil.rmtree(held, ignore_errors=True)
+        for old in (held, folder / "weights", folder / "samples"):
+            shutil.rmtree(old, ignore_errors=True)
     elif held.exists() and mark.exists() and mark.read_text() != identity:
         raise ValueError(f"{folder}: holds a training with other settings; choose another --workdir or drop --resume")
     (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,7 @@ def train(
         folder / "weights",
         training.name,
         training.network(state),
-        {"settings": settings, **(about or {}), "held_out": figures},
+        {**(about or {}), **({"made_with": training.made_with} if training.made_with else {}), "held_out": figures},
     )
     return True
 
