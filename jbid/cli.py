@@ -54,7 +54,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--start",
         metavar="START",
-        help="random, uniform, edges, encoder or the file of a kernel; edges+encoder: in turn",
+        help="random, uniform, edges, encoder or the file of a kernel; edges+uniform: in turn",
     )
     add("--patch", type=int, metavar="N", help="estimate from the most informative N x N pixels; 0: from all")
     add("--seeds", type=int, metavar="S", help="run S initialisations at once, keep the one that looks best")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import chex
 import jax
@@ -13,7 +14,7 @@ import pytest
 from jbid import images as im
 from jbid import motion
 from jbid.blur import blur
-from jbid.cli import main
+from jbid.cli import identity, main
 from jbid.deblur import prepare, starts_of_seeds
 from jbid.encoder import encoded
 from jbid.methods import size_for
@@ -22,6 +23,7 @@ from jbid.metrics import kernel_similarity
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import SIZES, Discriminator, KernelGenerator
 from jbid.nets.resnet import KernelEncoder
+from jbid.pretrain import loop
 from jbid.pretrain.loop import ship
 from jbid.run import run
 from jbid.settings import resolve
@@ -154,7 +156,7 @@ def test_bad_options_are_named(options, words):
 
 def test_other_sizes_take_the_next_larger_generator(folder, blurred):
     options = {"weights": str(folder)}
-    assert [size_for("gkpile", options, size) for size in (9, 31, 33)] == [31, 31, None]
+    assert [size_for("gkpile", options, size) for size in (9, 31, 33)] == [31, 31, 31]
     assert size_for("selfdeblur", {}, 33) == 33
     settings = resolve([("test", {"method": "gkpile", "start": "uniform", "weights": str(folder)})])
     picture = np.asarray(blurred)
@@ -162,6 +164,38 @@ def test_other_sizes_take_the_next_larger_generator(folder, blurred):
     assert task.kernel_shape == (31, 31) and task.warnings == ()
     with pytest.raises(ValueError, match="kernel size 33 is larger than 31"):
         prepare(picture, settings._replace(kernel_size=33))
+
+
+def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch):
+    found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], warning=None)
+    monkeypatch.setattr("jbid.deblur._edges", lambda *args: found)
+    settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
+    task = prepare(np.zeros((120, 120, 1), np.float32), settings)
+    assert task.kernel_shape == (31, 31) and "takes one of 31" in task.warnings[0]
+
+
+def test_any_size_may_be_asked_for(folder):
+    values = {"method": "gkpile", "weights": str(folder)}
+    assert resolve([("test", values | {"kernel_size": 17})]).kernel_size == 17
+    assert resolve([("test", values | {"kernel_size": 9})], known_kernel=True).options["loss"] == "ssim"
+    with pytest.raises(ValueError, match="odd"):
+        resolve([("test", values | {"kernel_size": 18})])
+    # the shipped folder has no initializer
+    with pytest.raises(ValueError, match="no initializer"):
+        resolve([("test", {"method": "gkpile", "start": "encoder"})])
+    with pytest.raises(ValueError, match="--seeds 3"):
+        resolve([("test", values | {"start": "edges+uniform+encoder"})])
+
+
+def test_other_weights_make_another_run(folder, tmp_path):
+    loop.export(folder, tmp_path, "generator_31")
+    settings = resolve([("test", {"method": "gkpile", "weights": str(tmp_path)})])
+    before = identity(settings)
+    assert identity(settings) == before
+    variables = jax.tree.map(lambda x: x + 1, load("generator_31", tmp_path))
+    ship(tmp_path, "generator_31", variables, {})
+    assert identity(settings) != before
+    assert load("generator_31", tmp_path)["params"]["norms_0"]["bias"].min() > 0.5
 
 
 def test_a_start_for_each_seed(folder, tmp_path, blurred):

@@ -147,6 +147,17 @@ def test_crops_are_the_same_in_every_run(photos):
     assert not np.array_equal(first[0], crops(str(photos), 140, 4)[0])
 
 
+def test_held_out_photos_are_not_trained_on(tmp_path):
+    for i in range(40):
+        images.write(tmp_path / f"{i:02}.png", np.full((20, 20, 1), i / 255))
+
+    def seen(count, **which):
+        source = crops(str(tmp_path), 16, 0, **which)
+        return {round(float(source[i].mean() * 255)) for i in range(count)}
+
+    assert seen(38) == set(range(40)) - {0, 20} and seen(2, held_out=True) == {0, 20}
+
+
 def test_crops_of_a_tfds_data_set(monkeypatch, tmp_path):
     asked = []
 
@@ -226,6 +237,8 @@ def test_shipped_weights_are_what_the_manifest_says():
         (["generator", "--set=batch=0"], "at least 1"),
         (["generator", "--set=autoencoded=99999"], "at most"),
         (["initializer", "--set=photos=/nowhere"], "/nowhere"),
+        (["initializer", "--set=crop=64"], "photos"),
+        (["initializer", "--set=pool=0"], "pool"),
         (["initializer", "--set=input=sound"], "input"),
     ],
 )

@@ -222,9 +222,8 @@ def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -
     said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
     mark = hashlib.sha256(json.dumps([said, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
-    for first in tqdm(
-        range(0, count, PART), desc="held-out pairs" if held_out else "training pairs", unit="part", dynamic_ncols=True
-    ):
+    name = "held-out pairs" if held_out else "training pairs"
+    for first in tqdm(range(0, count, PART), desc=name, unit="part", dynamic_ncols=True):
         path = folder / "pool" / f"{mark}_{first:06}.npz" if folder else None
         if path and path.exists():
             with np.load(path) as saved:

@@ -94,14 +94,14 @@ def train(
     """`steps` steps in `folder`; True where all were done, False where `on_chunk` stopped it.
 
     Writes metrics.jsonl (means over ten steps; figures on held-out data each `every` steps), samples/<step>.png,
-    checkpoint/ each `seconds`, and at the end weights/ with the network and a manifest that holds `about`. With `resume` it goes on from the checkpoint and ends with the same bits as a run that was never stopped,
-    killed or not; without, what is in the folder is begun anew. Raises ValueError where the checkpoint is of another
-    training.
+    checkpoint/ each `seconds`, and at the end weights/ with the network and a manifest that holds `about`. With
+    `resume` it goes on from the checkpoint and ends with the same bits as a run that was never stopped, killed or
+    not; without, what is in the folder is begun anew. Raises ValueError where the checkpoint is of another training,
+    by its name, seed, `settings` and other weights.
     """
     held = folder / "checkpoint"
-    identity = hashlib.sha256(
-        json.dumps([training.name, seed, settings, training.made_with], sort_keys=True).encode()
-    ).hexdigest()
+    said = json.dumps([training.name, seed, settings, training.made_with], sort_keys=True)
+    identity = hashlib.sha256(said.encode()).hexdigest()
     mark = folder / "training.sha256"
     if not resume:
         for old in (held, folder / "weights", folder / "samples"):
@@ -139,12 +139,9 @@ def train(
     if t < steps:
         return False
     figures = {name: float(f"{value:.5g}") for name, value in training.measured(state).items()}
-    ship(
-        folder / "weights",
-        training.name,
-        training.network(state),
-        {**(about or {}), **({"made_with": training.made_with} if training.made_with else {}), "held_out": figures},
-    )
+    others = {"made_with": dict(training.made_with)} if training.made_with else {}
+    content = {**(about or {}), **others, "held_out": figures}
+    ship(folder / "weights", training.name, training.network(state), content)
     return True
 
 
