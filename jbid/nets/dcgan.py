@@ -45,14 +45,18 @@ def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array
     return x
 
 
-class Convolution(nn.Module):
-    """Correlation without bias, as one matrix product: its gradients are products too, which XLA's CPU backend runs
-    several times faster than those of a strided convolution, and in loops as well."""
+class _Windowed(nn.Module):
+    """What a convolution over square windows and its adjoint are made of."""
 
     features: int
     size: int
     stride: int
     padding: int
+
+
+class Convolution(_Windowed):
+    """Correlation without bias, as one matrix product: its gradients are products too, which XLA's CPU backend runs
+    several times faster than those of a strided convolution, and in loops as well."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
@@ -65,13 +69,8 @@ class Convolution(nn.Module):
         return y.reshape(*shape, self.features)
 
 
-class Transposed(nn.Module):
+class Transposed(_Windowed):
     """The adjoint of `Convolution`: out[p] = sum_q w[p - s q] x[q], side s (h - 1) + k - 2 p. Without bias."""
-
-    features: int
-    size: int
-    stride: int
-    padding: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
@@ -92,7 +91,8 @@ def _norm(epsilon: float = _EPSILON) -> nn.BatchNorm:
     return nn.BatchNorm(momentum=0.9, epsilon=epsilon, scale_init=_around_one)
 
 
-def _layers_of(size: int, table: dict[int, tuple]) -> tuple:
+def layers_of(size: int, table: dict[int, tuple]) -> tuple:
+    """Kernel, stride and padding of each layer. Raises ValueError for a size that is not in `SIZES`."""
     if size not in table:
         raise ValueError(f"got kernel size {size}, expected one of {', '.join(map(str, SIZES))}")
     return table[size]
@@ -110,7 +110,7 @@ class KernelGenerator(nn.Module):
     size: int
 
     def setup(self):
-        layers = _layers_of(self.size, GENERATORS)
+        layers = layers_of(self.size, GENERATORS)
         self.convolutions = [Transposed(c, *layer) for c, layer in zip((256, 128, 64, 1), layers)]
         self.norms = [_norm() for _ in range(3)]
 
@@ -135,7 +135,7 @@ class KernelGenerator(nn.Module):
 def _trunk(kernel: Array, size: int, outputs: int, epsilon: float, train: bool) -> Array:
     """Four convolutions of 64, 128, 256 and `outputs` channels down to one pixel, (n, outputs)."""
     x = kernel[..., None]
-    for i, (channels, layer) in enumerate(zip((64, 128, 256, outputs), _layers_of(size, DISCRIMINATORS))):
+    for i, (channels, layer) in enumerate(zip((64, 128, 256, outputs), layers_of(size, DISCRIMINATORS))):
         x = Convolution(channels, *layer)(x)
         if i in (1, 2):
             x = _norm(epsilon)(x, use_running_average=not train)

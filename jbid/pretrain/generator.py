@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jbid import motion
-from jbid.nets.dcgan import LATENT, SIZES, Discriminator, KernelGenerator, KernelPosterior
+from jbid.nets.dcgan import GENERATORS, LATENT, Discriminator, KernelGenerator, KernelPosterior, layers_of
 from jbid.pretrain.loop import Training
 from jbid.run import compiled
 
@@ -91,8 +91,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     if min(settings.steps, batch) < 1 or not 0 <= settings.autoencoded <= settings.steps:
         told = f"steps {settings.steps}, batch {batch} and autoencoded {settings.autoencoded}"
         raise ValueError(f"got {told}; expected steps and batch of at least 1, autoencoded of at most steps")
-    if size not in SIZES:
-        raise ValueError(f"got kernel size {size}, expected one of {', '.join(map(str, SIZES))}")
+    # flax would only refuse a size at the first call
+    layers_of(size, GENERATORS)
     generator, discriminator, posterior = KernelGenerator(size), Discriminator(size), KernelPosterior(size)
     adversarial = settings.steps - settings.autoencoded
     falling = settings.schedule == "cosine"

@@ -148,9 +148,9 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
     """
     size, batch = settings.size, settings.batch
     generator, encoder = KernelGenerator(size), KernelEncoder(settings.width)
-    learnt = weights.load(f"generator_{size}", weights.folder_of(settings.weights))
-    file = f"generator_{size}.npz"
-    made_with = {file: weights.checksums(weights.folder_of(settings.weights))[file]}
+    folder, name = weights.folder_of(settings.weights), f"generator_{size}"
+    learnt = weights.load(name, folder)
+    made_with = {f"{name}.npz": weights.checksums(folder)[f"{name}.npz"]}
     pairs = _blurrer(settings, False)
     inner = optax.adam(settings.inner_rate)
 

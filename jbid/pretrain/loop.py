@@ -118,7 +118,7 @@ def train(
     state, told, _ = saved or (compiled(training.init)(key), np.zeros((0, n), np.float32), None)
     step = compiled(training.step, donate_argnums=0)
     log = _Log(folder, len(told))
-    asked = False
+    asked, measured = False, None
     while (t := len(told)) < steps and not asked:
         new = []
         for i in range(t, min(t + CHUNK, steps)):
@@ -128,7 +128,8 @@ def train(
         t = len(told)
         log.write(t, dict(zip(training.metrics, told[t - len(new) :].mean(0))))
         if t % every < CHUNK or t == steps:
-            log.write(t, training.measured(state))
+            measured = training.measured(state)
+            log.write(t, measured)
             images.write(folder / "samples" / f"{t:06}.png", grid(training.samples(state)))
         if on_chunk:
             asked = bool(on_chunk(Progress(t, steps, told[-1, :1])))
@@ -138,7 +139,9 @@ def train(
     log.close()
     if t < steps:
         return False
-    figures = {name: float(f"{value:.5g}") for name, value in training.measured(state).items()}
+    # none yet where a finished training is resumed
+    measured = measured or training.measured(state)
+    figures = {name: float(f"{value:.5g}") for name, value in measured.items()}
     others = {"made_with": dict(training.made_with)} if training.made_with else {}
     content = {**(about or {}), **others, "held_out": figures}
     ship(folder / "weights", training.name, training.network(state), content)
