@@ -112,7 +112,7 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
         "edges": edges.kernel,
     }
     if weights.has_initializer():
-        made["initializer"] = encoded(case.blurred, size, edges.kernels)
+        made["initializer"] = encoded(case.blurred, size, edges)
     if case.published is not None:
         made["SelfDeblur, published"] = case.published
     return {name: round(kernel_similarity(kernel, case.kernel), 4) for name, kernel in made.items()}

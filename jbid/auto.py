@@ -55,6 +55,7 @@ class EdgeStart(NamedTuple):
     support: tuple[int, int]  # rows and columns that are not zero
     candidates: list[Candidate]  # the chosen one first
     kernels: list[NDArray[np.float32]]  # of those that are sound, in squares of the size asked for or the largest tried
+    fits: list[NDArray[np.float32]]  # what the first of the kernels, up to `KEPT`, were pruned from
     warning: str | None
 
     @property
@@ -106,16 +107,19 @@ def support(kernel: NDArray) -> tuple[slice, slice]:
 
 def fitted_to(kernel: NDArray, size: int | tuple[int, int]) -> NDArray[np.float32]:
     """The kernel in a rectangle of `size`, its support in the middle; what does not fit is cut off. Sum one."""
-    sides = (size, size) if isinstance(size, int) else size
-    part = kernel[support(kernel)]
-    for axis, side in enumerate(sides):
-        over = part.shape[axis] - side
-        if over > 0:
-            part = part.take(range(over // 2, over // 2 + side), axis)
-    out = np.zeros(sides, np.float32)
-    top, left = ((side - n) // 2 for side, n in zip(sides, part.shape))
-    out[top : top + part.shape[0], left : left + part.shape[1]] = part
+    out = framed(kernel, support(kernel), size)
     return out / out.sum()
+
+
+def framed(values: NDArray, around: Sequence[slice], size: int | tuple[int, int]) -> NDArray[np.float32]:
+    """A rectangle of `size` of an array, with the rows and columns `around` in its middle; zero beyond the array."""
+    sides = (size, size) if isinstance(size, int) else size
+    out = np.pad(np.asarray(values, np.float32), [(side, side) for side in sides])
+    for axis, (side, part) in enumerate(zip(sides, around)):
+        spare = side - (part.stop - part.start)
+        first = part.start - (spare // 2 if spare >= 0 else -(-spare // 2))
+        out = out.take(range(side + first, 2 * side + first), axis)
+    return out
 
 
 def edge_start(
@@ -150,7 +154,7 @@ def edge_start(
     if before is not None:
         kernels = jnp.concatenate([kernels, fitted_to(before.kernel, side)[None]])
         supports = jnp.append(supports, side)
-    kernels, images = _refiner()(y, kernels, supports)
+    kernels, images, _ = _refiner()(y, kernels, supports)
     names = [f"size {s}, weight {w:g}, ridge {r:g}" for s, w, r in tried]
     if before is not None:
         names.append(f"before: {before.candidates[0].name}")
@@ -159,9 +163,10 @@ def edge_start(
     best = np.array(chosen_first(first)[:KEPT])
     final, sides = kernels[best], supports[best]
     for _ in range(REFINEMENTS - 1):
-        final, images = _refiner()(y, final, sides)
+        final, images, fits = _refiner()(y, final, sides)
     for i, k, x in zip(best, np.asarray(final), np.asarray(images)):
         pool[i], latents[i] = k, x
+    fit_of = dict(zip(best, np.asarray(fits)))
     # agreement is taken with all of them, the choice is among those refined to the end
     judged = judge(picture, latents, pool, names)
     order = [i for i in chosen_first(judged) if i in best]
@@ -179,8 +184,10 @@ def edge_start(
             f"{picture.shape[0]} pixels; scale the picture down, or give --kernel-size"
         )
     # a kernel that is no number or empty has no support
-    sound = [fitted_to(pool[i], size or side) for i in order if np.isfinite(pool[i]).all() and pool[i].any()]
-    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sound, warning)
+    at = [i for i in order if np.isfinite(pool[i]).all() and pool[i].any()]
+    sound = [fitted_to(pool[i], size or side) for i in at]
+    pruned_from = [framed(fit_of[i], support(pool[i]), size or side) for i in at if i in fit_of]
+    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sound, pruned_from, warning)
     if found.doubtful and not warning and before is not None:
         warning = (
             "the blur that was found looks doubtful: there may be more blur or noise than can be handled; try --region "

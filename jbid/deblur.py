@@ -218,7 +218,7 @@ def _started(
     if shape[0] != shape[1]:
         raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder")
     folder = folder_of(settings.options.get("weights", ""))
-    return encoded(im.luma(observed)[..., 0], shape[0], edges.kernels, folder)
+    return encoded(im.luma(observed)[..., 0], shape[0], edges, folder)
 
 
 @functools.lru_cache(maxsize=8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import weights
-from jbid.auto import fitted_to
+from jbid.auto import KEPT, EdgeStart, fitted_to, framed, support
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.run import compiled
-from jbid.score import aligned_mean
-
-CANDIDATES = 3  # edge-based kernels that a corrector is shown, as in its training
+from jbid.score import best_shift, moved
 
 
 @functools.lru_cache(maxsize=8)
@@ -32,22 +29,30 @@ def _reader(size: int, width: int):
 
 @functools.lru_cache(maxsize=8)
 def _corrector(width: int):
-    return compiled(lambda variables, kernels: KernelCorrector(width).apply(variables, kernels[None])[0])
+    return compiled(lambda variables, seen: KernelCorrector(width).apply(variables, seen[None])[0])
 
 
-def estimates(kernels: Sequence[NDArray], size: int) -> NDArray[np.float32]:
-    """Kernels of edges, best first, as a corrector sees them: (m, size, size), each moved onto the best."""
-    fitted = [fitted_to(kernel, size) for kernel in kernels[:CANDIDATES]]
-    return np.stack([aligned_mean([kernel], fitted[0]) for kernel in fitted])
+def estimates(edges: EdgeStart, size: int) -> NDArray[np.float32]:
+    """What a corrector sees of the edges: (`KEPT`, 2, size, size), kernel and fit, best first and all moved onto it."""
+    best = fitted_to(edges.kernels[0], size)
+    seen = []
+    for i in range(KEPT):
+        # the best one again where there is no other
+        j = i if i < len(edges.fits) else 0
+        middle = support(edges.kernels[j])
+        kernel, fit = fitted_to(edges.kernels[j], size), framed(edges.fits[j], middle, size)
+        shift = best_shift(kernel, best)
+        seen.append([moved(kernel, shift, best.shape), moved(fit, shift, best.shape)])
+    return np.asarray(seen, np.float32)
 
 
 def encoded(
-    picture: NDArray[np.float32], size: int, kernels: Sequence[NDArray], folder: str | Path = weights.SHIPPED
+    picture: NDArray[np.float32], size: int, edges: EdgeStart, folder: str | Path = weights.SHIPPED
 ) -> NDArray[np.float32]:
     """The kernel (size, size), sum one, that a folder's initializer makes of a gray picture (h, w) in [0, 1].
 
     Where the folder has `initializer_<size>`, G(E(y)) of the picture itself (Zhang et al. 2024, section 3.2); else what
-    its `corrector` makes of `kernels`, the estimates from edges, best first. Raises ValueError where it has neither.
+    its `corrector` makes of the estimates from edges. Raises ValueError where it has neither.
     """
     known = weights.manifest(folder)
     name = f"initializer_{size}"
@@ -57,5 +62,5 @@ def encoded(
     else:
         variables = weights.load("corrector", folder)
         correct = _corrector(known["corrector.npz"]["settings"]["width"])
-        kernel = correct(variables, jnp.asarray(estimates(kernels, size)))
+        kernel = correct(variables, jnp.asarray(estimates(edges, size)))
     return np.asarray(kernel)

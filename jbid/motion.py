@@ -105,21 +105,23 @@ def trajectory_kernel(
 
 # of camera_kernel, ranges that each kernel's own value is drawn from
 EXTENT = (0.2, 0.95)  # of the kernel's side
-EXPOSURE = (0.2, 1.5)  # seconds
+EXPOSURE = (0.3, 2.0)  # seconds
 TREMOR = (0.4, 9.0)  # hertz, of the slowest and the fastest movement
-WIDTH = (0.45, 0.9)  # pixels, standard deviation of the lens
-GRAIN = 0.35  # standard deviation of the logarithm of the kernel's measured values
+SLOPE = (0.8, 1.6)  # how fast the amplitude falls with the frequency, as its power
+WIDTH = (0.3, 0.8)  # pixels, standard deviation of the lens
+DRIFT = 0.5  # standard deviation of the steady speed, beside movements of amplitude one at one hertz
+GRAIN = 0.45  # standard deviation of the logarithm of the kernel's measured values
 
 
 def camera_kernel(key: Array, size: int, *, samples: int = 400) -> Float[Array, "size size"]:
     """A kernel such as those recorded from hand-held cameras (Levin et al. 2009; Lai et al. 2016, section 3).
 
     A smooth path in three dimensions, a steady drift and waves of 0.4 to 9 Hz whose amplitude falls with the
-    frequency, is seen for 0.2 to 1.5 s and projected onto the picture along a random direction; the directions in
+    frequency, is seen for 0.3 to 2 s and projected onto the picture along a random direction; the directions in
     space move unequally, so that some paths are nearly straight. Equal times have equal weight, so the path is bright
-    where the camera rested. It spans 0.2 to 0.95 of the side, is as wide as the lens is sharp (0.45 to 0.9 pixels),
-    and its values scatter by 0.35 of themselves over some pixels, as those that were measured do; what is under 0.03
-    of the largest is zero.
+    where the camera rested. It spans 0.2 to 0.95 of the side, is as wide as the lens is sharp (0.3 to 0.8 pixels),
+    and its values scatter by 0.45 of themselves, as those that were measured do; what is under 0.03 of the largest is
+    zero. The ranges were chosen for the statistics of Levin's and Lai's kernels (benchmarks/kernel_models.py).
     """
     keys = iter(jax.random.split(key, 12))
 
@@ -128,16 +130,14 @@ def camera_kernel(key: Array, size: int, *, samples: int = 400) -> Float[Array, 
 
     times = jnp.linspace(0, 1, samples) * draw(*EXPOSURE)
     frequency = jnp.exp(jax.random.uniform(next(keys), (24, 3), minval=jnp.log(TREMOR[0]), maxval=jnp.log(TREMOR[1])))
-    amplitude = jax.random.normal(next(keys), (24, 3)) * frequency ** -draw(1.0, 2.0)
-    drift = jax.random.normal(next(keys), (3,)) * 2
+    amplitude = jax.random.normal(next(keys), (24, 3)) * frequency ** -draw(*SLOPE)
+    drift = jax.random.normal(next(keys), (3,)) * DRIFT
     path = times[:, None] * drift + _smooth(next(keys), times, 2 * jnp.pi * frequency, amplitude)
     path = path * jnp.array([1.0, 0.7, 0.4])
     view, _ = jnp.linalg.qr(jax.random.normal(next(keys), (3, 2)))
     path = _centred(path @ view, draw(*EXTENT) * (size - 1) - 2)
     kernel = _drawn(path, jnp.ones(samples), size, draw(*WIDTH))
-    coarse = jax.random.normal(next(keys), (size // 2 + 1, size // 2 + 1))
-    grain = jax.image.resize(coarse, (size, size), "linear")
-    kernel = kernel * jnp.exp(GRAIN * grain)
+    kernel = kernel * jnp.exp(GRAIN * jax.random.normal(next(keys), (size, size)))
     kernel = jnp.where(kernel < 0.03 * kernel.max(), 0, kernel)
     return kernel / kernel.sum()
 

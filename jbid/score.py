@@ -103,14 +103,20 @@ def aligned_mean(kernels: Sequence[NDArray], onto: NDArray) -> NDArray[np.float3
     """The mean of kernels (s, s) after the shift by whole pixels that correlates each best with `onto`; sum one."""
     total = np.zeros(onto.shape)
     for kernel in kernels:
-        correlation = scipy.signal.correlate(onto, kernel, "full", "fft")
-        dy, dx = np.unravel_index(np.argmax(correlation), correlation.shape)
-        shift = (dy - kernel.shape[0] + 1, dx - kernel.shape[1] + 1)
-        moved = np.zeros(onto.shape)
-        rows = slice(max(0, shift[0]), min(onto.shape[0], kernel.shape[0] + shift[0]))
-        columns = slice(max(0, shift[1]), min(onto.shape[1], kernel.shape[1] + shift[1]))
-        moved[rows, columns] = kernel[
-            rows.start - shift[0] : rows.stop - shift[0], columns.start - shift[1] : columns.stop - shift[1]
-        ]
-        total += moved / kernel.sum()
+        total += moved(kernel, best_shift(kernel, onto), onto.shape) / kernel.sum()
     return (total / total.sum()).astype(np.float32)
+
+
+def best_shift(kernel: NDArray, onto: NDArray) -> tuple[int, int]:
+    """Pixels down and right by which a kernel is to be moved to correlate best with another one."""
+    correlation = scipy.signal.correlate(onto, kernel, "full", "fft")
+    dy, dx = np.unravel_index(np.argmax(correlation), correlation.shape)
+    return int(dy) - kernel.shape[0] + 1, int(dx) - kernel.shape[1] + 1
+
+
+def moved(values: NDArray, shift: tuple[int, int], shape: tuple[int, ...]) -> NDArray:
+    """An array moved by whole pixels down and right, in an array of `shape`; zero where nothing came from."""
+    out = np.zeros(shape, values.dtype)
+    to = tuple(slice(max(0, s), max(0, min(n, m + s))) for s, n, m in zip(shift, shape, values.shape))
+    out[to] = values[tuple(slice(part.start - s, part.stop - s) for part, s in zip(to, shift))]
+    return out

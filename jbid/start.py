@@ -45,10 +45,11 @@ class EdgeSettings(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A kernel with sum one, centred, and the latent image that goes with it."""
+    """A kernel with sum one, the latent image that goes with it, and the fit that the kernel was pruned from."""
 
     kernel: Float[Array, "s s"]
     image: Float[Array, "H W"]
+    fit: Float[Array, "s s"]
 
 
 # pairs of arrays, as stacking them takes XLA twice the time on CPU
@@ -257,4 +258,4 @@ def refined(
         lambda k: adjoint(predicted(k))[0] + damping * k, target, x0=kernel, tol=0.0, maxiter=15
     )[0]
     kernel = pruned(fitted, size)
-    return Started(kernel, sparse_latent(picture, kernel, x))
+    return Started(kernel, sparse_latent(picture, kernel, x), fitted)

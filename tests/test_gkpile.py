@@ -101,7 +101,7 @@ def folder(tmp_path_factory):
     ship(
         path,
         "corrector",
-        KernelCorrector(8).init(jax.random.key(0), jnp.zeros((1, 2, 31, 31))),
+        KernelCorrector(8).init(jax.random.key(0), jnp.zeros((1, 2, 2, 31, 31))),
         {"settings": {"width": 8}},
     )
     return path
@@ -170,7 +170,7 @@ def test_other_sizes_take_the_next_larger_generator(folder, blurred):
 
 
 def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch):
-    found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], warning=None)
+    found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], fits=[], warning=None)
     monkeypatch.setattr("jbid.deblur._edges", lambda *args: found)
     settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
     task = prepare(np.zeros((120, 120, 1), np.float32), settings)
@@ -230,7 +230,8 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred):
 def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folder):
     for size in (31, 55):
         near = np.asarray(motion.kernels(jax.random.key(1), size, 2))
-        made = encoded(np.zeros((64, 64), np.float32), size, list(near), folder)
+        edges = types.SimpleNamespace(kernels=list(near), fits=list(near))
+        made = encoded(np.zeros((64, 64), np.float32), size, edges, folder)
         assert made.shape == (size, size)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
         assert kernel_similarity(made, near[0]) > 0.95
@@ -241,6 +242,6 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
         (tmp_path / file.name).write_bytes(file.read_bytes())
     variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
     ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
-    made = encoded(np.asarray(blurred)[..., 0], 31, [], tmp_path)
+    made = encoded(np.asarray(blurred)[..., 0], 31, None, tmp_path)
     z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)

@@ -123,7 +123,7 @@ def test_a_corrector_learns_from_a_pool_that_is_made_once(tmp_path, photos, monk
     def estimated(picture, size):
         calls.append(picture.shape)
         near = np.asarray(kernels(jax.random.key(len(calls)), size, 3))
-        return types.SimpleNamespace(kernels=list(near))
+        return types.SimpleNamespace(kernels=list(near), fits=list(near))
 
     monkeypatch.setattr(initializer, "edge_start", estimated)
     settings = initializer.Settings(photos=str(photos), input="edges", pool=4, rate=1e-3, **SMALL)

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.ndimage
 from jax import Array
 from numpy.typing import NDArray
+from skimage.registration import phase_cross_correlation
 from tqdm import tqdm
 
 from jbid import images, motion, weights
@@ -31,7 +33,6 @@ from jbid.nets.resnet import KernelEncoder
 from jbid.pretrain.degrade import Degradation, degraded
 from jbid.pretrain.loop import Training
 from jbid.run import compiled
-from jbid.score import aligned_mean
 
 HELD_OUT = 64  # pairs that similarities are measured on
 
@@ -41,7 +42,7 @@ class Settings(NamedTuple):
 
     photos: a folder or a TFDS data set, `jbid.data.crops`. size: of the kernels; crop: side of the blurred crops.
     input: "picture", a ResNet-18 of `width` channels that gives z = E(y); or "edges", a `KernelCorrector` of `width`
-    channels that is given the candidates of `jbid.auto.edge_start`. weights: a folder of weights with the generator
+    channels that is given the estimates of `jbid.auto.edge_start`. weights: a folder of weights with the generator
     for "picture"; empty for the shipped ones. outer: whether G(E(y)) is led to the true kernel (published code) or to
     the inner optimisation's (paper, Eq. 4). inner_steps and inner_rate: of that optimisation by Adam; code_weight: of
     the distance to its code. milestones: steps at which the rate falls to a tenth. pool: number of pairs made for
@@ -80,7 +81,7 @@ class State(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Blurred pictures (n, h, w), or edge-based kernels (n, m, s, s), and the true kernels (n, s, s)."""
+    """Blurred pictures (n, h, w), or edge-based kernels and fits (n, m, 2, s, s), and the true kernels (n, s, s)."""
 
     seen: Any
     kernel: Any
@@ -215,8 +216,15 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
 PART = 50  # pairs in one file of the pool
 
 
+def onto(kernel: NDArray, seen: NDArray) -> NDArray[np.float32]:
+    """Estimates (m, 2, s, s) moved so that the first fits the true kernel, by fractions of a pixel: what nobody can
+    know, where the kernel lies, is not to be learned. They are smooth, so interpolation does them little harm."""
+    shift = phase_cross_correlation(kernel, seen[0, 0], upsample_factor=8, normalization=None)[0]
+    return scipy.ndimage.shift(seen, (0, 0, *shift), order=3)
+
+
 def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -> Pair:
-    """`count` pairs of candidates and true kernels, each moved onto its best candidate; made once for `folder`."""
+    """`count` pairs of estimates and true kernels; made once for `folder`."""
     pairs = _blurrer(settings, held_out)
     irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool")
     said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
@@ -231,10 +239,9 @@ def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -
             continue
         made = jax.device_get(pairs(first, PART))
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = threads.map(lambda picture: edge_start(picture, settings.size).kernels, made.seen)
-            near = np.stack([estimates(kernels, settings.size) for kernels in found])
-        truth = np.stack([aligned_mean([k], best[0]) for k, best in zip(made.kernel, near)])
-        parts.append(Pair(near.astype(np.float16), truth.astype(np.float16)))
+            found = threads.map(lambda picture: edge_start(picture, settings.size), made.seen)
+            near = np.stack([onto(k, estimates(edges, settings.size)) for k, edges in zip(made.kernel, found)])
+        parts.append(Pair(near.astype(np.float16), made.kernel.astype(np.float16)))
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with images.replacing(path) as temporary, open(temporary, "wb") as file:
@@ -285,13 +292,13 @@ def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path
     def measured(state):
         return {
             "similarity": _similarity(read(state.variables, held_out.seen), held_out.kernel),
-            "similarity_of_edges": _similarity(held_out.seen[:, 0], held_out.kernel),
+            "similarity_of_edges": _similarity(held_out.seen[:, 0, 0], held_out.kernel),
         }
 
     def samples(state):
         n = 16
         made = read(state.variables, held_out.seen[:n])
-        return np.concatenate([held_out.kernel[:n], held_out.seen[:n, 0], made])
+        return np.concatenate([held_out.kernel[:n], held_out.seen[:n, 0, 0], made])
 
     return Training(
         name="corrector",
