@@ -24,9 +24,10 @@ class KernelCorrector(nn.Module):
     @nn.compact
     def __call__(self, estimates: Float[Array, "n m two s s"]) -> Float[Array, "n s s"]:
         n, m, _, size, _ = estimates.shape
-        kernels = estimates[:, :, 0]
+        # those that were moved by fractions of a pixel swing below zero
+        kernels = jnp.maximum(estimates[:, :, 0], 0)
         peak = jnp.maximum(kernels.max((1, 2, 3), keepdims=True), 1e-12)
-        seen = [kernels / peak, jnp.sqrt(jnp.maximum(kernels, 0) / peak), estimates[:, :, 1] / peak]
+        seen = [kernels / peak, jnp.sqrt(kernels / peak), estimates[:, :, 1] / peak]
         x = jnp.moveaxis(jnp.concatenate(seen, 1), 1, -1)
         room = -size % 2**self.levels
         x = jnp.pad(x, ((0, 0), (0, room), (0, room), (0, 0)))
