@@ -3,7 +3,8 @@
     python -m benchmarks.kernel_prior --data DIR --out kernel_prior.json
 
 Inversion: each recorded kernel of Levin and Lai that fits a generator's size is inverted in w and in z by 500 steps
-from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for the same kernel).
+from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for the same kernel), for the initializer
+also by shifts of quarters of a pixel.
 
 Initializer: the kernel that it makes of a blurred picture, beside the mean of simulated kernels, the edge-based start
 with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the centre of Lai's `uniform` pictures
@@ -104,8 +105,8 @@ def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
                 yield Case(f"kodak {size}", f"{size} {path.stem} {j}", blurred, kernel, None)
 
 
-def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
-    """Of each way to a kernel with the true one."""
+def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, list[float]]:
+    """Of each way to a kernel with the true one, by shifts of whole pixels and of quarters."""
     edges = edge_start(case.blurred, size)
     made = {
         "average": mean,
@@ -115,7 +116,10 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, float]:
         made["initializer"] = encoded(case.blurred, size, edges)
     if case.published is not None:
         made["SelfDeblur, published"] = case.published
-    return {name: round(kernel_similarity(kernel, case.kernel), 4) for name, kernel in made.items()}
+    return {
+        name: [round(kernel_similarity(kernel, case.kernel, fractions), 4) for fractions in (1, 4)]
+        for name, kernel in made.items()
+    }
 
 
 def run_all(args: argparse.Namespace) -> int:
@@ -144,8 +148,9 @@ def run_all(args: argparse.Namespace) -> int:
         row = {"set": name, "size": size, "pictures": len(entries)}
         for way in ("average", "edges", "initializer", "SelfDeblur, published"):
             if way in entries[0]:
-                values = [entry[way] for entry in entries]
-                row |= {way: float(np.mean(values)), f"{way}, least": min(values)}
+                whole, quarters = zip(*(entry[way] for entry in entries))
+                row |= {way: float(np.mean(whole)), f"{way}, least": min(whole)}
+                row |= {f"{way}, quarters": float(np.mean(quarters))}
         rows.append(row)
     write_json(args.out, told | {"summary": rows})
     print(tabulate(rows, headers="keys", floatfmt=".3f"))

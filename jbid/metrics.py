@@ -98,17 +98,26 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
     return Aligned(psnr(aligned, inner), ssim_matlab(aligned, inner), (float(dy), float(dx)), error, aligned)
 
 
-def kernel_similarity(kernel: NDArray, truth: NDArray) -> float:
+def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> float:
     """Largest normalised cross-correlation over all shifts, the better of the kernel and its 180-degree rotation.
 
     max_s sum_p k(p) t(p + s) / (||k|| ||t||), in [0, 1] for non-negative kernels; sizes may differ (Hu and Yang 2012).
-    Both orientations count since Levin's kernel files do not share one.
+    Both orientations count since Levin's kernel files do not share one. With `fractions` above one the shifts go in
+    steps of one pixel by `fractions`, the correlation being interpolated by its Fourier series: no picture tells where
+    its kernel lies, and thin kernels half a pixel apart have little in common by whole pixels.
     """
     kernel, truth = np.asarray(kernel, float), np.asarray(truth, float)
     scale = np.linalg.norm(kernel) * np.linalg.norm(truth)
     if scale == 0:
         return 0.0
-    return float(max(scipy.signal.correlate(k, truth).max() for k in (kernel, kernel[::-1, ::-1])) / scale)
+
+    def largest(k):
+        correlation = scipy.signal.correlate(k, truth)
+        for axis, n in enumerate(correlation.shape if fractions > 1 else ()):
+            correlation = scipy.signal.resample(correlation, n * fractions, axis=axis)
+        return correlation.max()
+
+    return float(max(largest(kernel), largest(kernel[::-1, ::-1])) / scale)
 
 
 def vif(image: NDArray, truth: NDArray) -> float:

@@ -88,6 +88,14 @@ def test_kernel_similarity_ignores_shift_scale_size_and_turn():
     assert kernel_similarity(np.zeros((3, 3)), kernel) == 0
 
 
+def test_kernel_similarity_by_fractions_of_a_pixel():
+    rows, columns = np.mgrid[-7:8, -7:8]
+    one, half = (np.exp(-((rows - s) ** 2) / 1.2 - (columns + s) ** 2 / 1.5) for s in (0, 0.5))
+    assert kernel_similarity(one, half) < 0.95
+    assert kernel_similarity(one, half, 2) == pytest.approx(1, abs=2e-3)
+    assert kernel_similarity(one, one, 4) == pytest.approx(1)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="one size"):
         align(np.zeros((50, 50)), np.zeros((50, 51)))
