@@ -34,7 +34,6 @@ from jbid.run import compiled
 from jbid.settings import Settings, build, resolve
 from jbid.tiles import finish_large
 from jbid.transforms import over_seeds
-from jbid.weights import has_initializer
 
 LAI = ("manmade_01_kernel_01", "natural_02_kernel_02", "people_03_kernel_03", "text_04_kernel_04")
 SIDE, EVERY, SEEDS = 256, 20, 2
@@ -87,9 +86,6 @@ def items(data: Path | None, which: list[str]) -> list[levin.Item]:
 def run_all(args: argparse.Namespace) -> int:
     folder = out_dir(args.out.parent / args.out.stem)
     variants = dict(SPACES if args.spaces else CURVES)
-    if not has_initializer():
-        print("gkpile, encoder is left out: no initializer is shipped")
-        variants.pop("gkpile, encoder", None)
     if unknown := set(args.variants or ()) - set(variants):
         raise ValueError(f"no such variant: {', '.join(unknown)}; there are: {'; '.join(variants)}")
     rows = []

@@ -33,7 +33,7 @@ from jbid.auto import edge_start, fitted_to
 from jbid.blur import blur
 from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
 from jbid.data import lai, levin
-from jbid.encoder import encoded
+from jbid.encoder import encoded, read_off
 from jbid.methods.gkpile import latent_kernel
 from jbid.metrics import kernel_similarity
 from jbid.run import compiled
@@ -112,8 +112,7 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, list[floa
         "average": mean,
         "edges": edges.kernel,
     }
-    if weights.has_initializer():
-        made["initializer"] = encoded(case.blurred, size, edges)
+    made |= {"initializer": read_off(edges, size), "refined": encoded(edges, size)}
     if case.published is not None:
         made["SelfDeblur, published"] = case.published
     return {
@@ -146,7 +145,7 @@ def run_all(args: argparse.Namespace) -> int:
     rows = []
     for (name, size), entries in by_set.items():
         row = {"set": name, "size": size, "pictures": len(entries)}
-        for way in ("average", "edges", "initializer", "SelfDeblur, published"):
+        for way in ("average", "edges", "initializer", "refined", "SelfDeblur, published"):
             if way in entries[0]:
                 whole, quarters = zip(*(entry[way] for entry in entries))
                 row |= {way: float(np.mean(whole)), f"{way}, least": min(whole)}

@@ -56,6 +56,7 @@ class EdgeStart(NamedTuple):
     candidates: list[Candidate]  # the chosen one first
     kernels: list[NDArray[np.float32]]  # of those that are sound, in squares of the size asked for or the largest tried
     fits: list[NDArray[np.float32]]  # what the first of the kernels, up to `KEPT`, were pruned from
+    picture: NDArray[np.float32]  # that they were found on, without impulse noise
     warning: str | None
 
     @property
@@ -187,7 +188,8 @@ def edge_start(
     at = [i for i in order if np.isfinite(pool[i]).all() and pool[i].any()]
     sound = [fitted_to(pool[i], size or side) for i in at]
     pruned_from = [framed(fit_of[i], support(pool[i]), size or side) for i in at if i in fit_of]
-    found = EdgeStart(fitted_to(kernel, size or max(extent) | 1), extent, candidates, sound, pruned_from, warning)
+    kernel = fitted_to(kernel, size or max(extent) | 1)
+    found = EdgeStart(kernel, extent, candidates, sound, pruned_from, picture, warning)
     if found.doubtful and not warning and before is not None:
         warning = (
             "the blur that was found looks doubtful: there may be more blur or noise than can be handled; try --region "

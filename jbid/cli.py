@@ -303,11 +303,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
     """A name for a run by all that decides its result, so that only the same run is ever resumed."""
-    from jbid.weights import checksums, folder_of
+    from jbid.weights import SHIPPED, checksums, folder_of
 
     digest = hashlib.sha256(json.dumps(settings._asdict(), sort_keys=True, default=list).encode())
     if "weights" in settings.options or "encoder" in settings.start:
-        digest.update(json.dumps(checksums(folder_of(settings.options.get("weights", "")))).encode())
+        # the shipped corrector serves folders that have none
+        for folder in (folder_of(settings.options.get("weights", "")), SHIPPED):
+            digest.update(json.dumps(checksums(folder)).encode())
     for array in arrays:
         digest.update(b"-" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

@@ -25,6 +25,7 @@ from jbid.auto import (
     fitted_to,
     judge,
     ladder_size,
+    support,
 )
 from jbid.checkpoint import Checkpoint
 from jbid.encoder import encoded
@@ -32,7 +33,7 @@ from jbid.methods import kernel_sizes
 from jbid.noise import noise_level
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
-from jbid.settings import STARTS, Settings, build, start_words
+from jbid.settings import ESTIMATES, STARTS, Settings, build, start_words
 from jbid.start import sparse_latent
 from jbid.tiles import Region, finish_large, informative
 from jbid.transforms import over_images, over_seeds
@@ -49,10 +50,6 @@ SMALLEST = 32  # pixels; below, the five scales of the image network have nothin
 @functools.cache
 def _noise():
     return compiled(noise_level)
-
-
-# starts that are estimates of the kernel, and so take part in the choice of the answer
-ESTIMATES = ("edges", "encoder")
 
 
 class Start(NamedTuple):
@@ -164,10 +161,7 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         edges = _edges(picture, part, settings, size)
         warnings += [edges.warning] if edges.warning else []
         if shape is None:
-            found = edges.kernel.shape[0]
-            # the preset instant has no network to leave room for
-            roomy = min(ladder_size(found), (min(h, w) - 1) // 2 * 2 + 1)
-            shape = (found if settings.preset == "instant" else roomy,) * 2
+            shape = (min(ladder_size(edges.kernel.shape[0]), (min(h, w) - 1) // 2 * 2 + 1),) * 2
     assert shape is not None
     if settings.steps and kernel is None:
         shape, told = _size_of(settings, shape, (h, w), found=edges is not None and size is None)
@@ -177,9 +171,14 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     if kernel is not None:
         starts = [Start("known kernel", np.asarray(kernel, np.float32))]
     elif words:
-        starts = [Start(word, _started(word, shape, edges, observed, settings)) for word in words]
+        starts = [Start(word, _started(word, shape, edges, settings)) for word in words]
     else:
         starts = [Start(settings.start, fitted_to(k, shape)) for k in given]
+    if settings.preset == "instant" and edges is not None and size is None:
+        # there is no network to leave room for
+        side = max(part.stop - part.start for part in support(starts[0].kernel)) | 1
+        starts = [start._replace(kernel=fitted_to(start.kernel, side)) for start in starts]
+        shape = (side, side)
     check_size(part.shape, shape)
     spent = time.perf_counter() - began
     return Task(picture, region, observed, shape, tuple(starts), kernel is not None, edges, tuple(warnings), spent)
@@ -207,7 +206,7 @@ def _size_of(
 
 
 def _started(
-    word: str, shape: tuple[int, int], edges: EdgeStart | None, observed: NDArray, settings: Settings
+    word: str, shape: tuple[int, int], edges: EdgeStart | None, settings: Settings
 ) -> NDArray[np.float32]:
     """The kernel, of this shape and with sum one, that a word for a start stands for."""
     if word == "uniform":
@@ -218,7 +217,7 @@ def _started(
     if shape[0] != shape[1]:
         raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder")
     folder = folder_of(settings.options.get("weights", ""))
-    return encoded(im.luma(observed)[..., 0], shape[0], edges, folder)
+    return encoded(edges, shape[0], folder)
 
 
 @functools.lru_cache(maxsize=8)
@@ -287,7 +286,7 @@ def solve(
         too_noisy = settings.finish == "auto" and whole and own_is_better
         finished = result is None or (bool(settings.finish) and not too_noisy)
         if result is None:
-            candidates = task.edges.candidates if task.edges else []
+            candidates = _of_start(task) if task.edges else []
             kernel, own, spread = task.starts[0].kernel, None, None
             kernels: list[NDArray] = []
             losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
@@ -326,6 +325,17 @@ def solve(
             )
         )
     return answers
+
+
+def _of_start(task: Task) -> list[Candidate]:
+    """What speaks against the start, the answer where there is no network; then what the edges were chosen from."""
+    assert task.edges is not None
+    start = task.starts[0]
+    if start.name == "edges":
+        return task.edges.candidates
+    picture = task.edges.picture
+    latents = list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(start.kernel[None]))))
+    return [*judge(picture, latents, [start.kernel], [f"start from {start.name}"]), *task.edges.candidates]
 
 
 def _chosen(

@@ -16,6 +16,9 @@ from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.run import compiled
 from jbid.score import best_shift, moved
+from jbid.start import pruned, refined
+
+REFINEMENTS = 3  # of a corrected kernel
 
 
 @functools.lru_cache(maxsize=8)
@@ -32,6 +35,15 @@ def _corrector(width: int):
     return compiled(lambda variables, seen: KernelCorrector(width).apply(variables, seen[None])[0])
 
 
+@functools.cache
+def _refiner():
+    def better(picture, kernel):
+        # a network leaves a little everywhere, which takes from what a fit finds
+        return refined(picture, pruned(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
+
+    return compiled(better)
+
+
 def estimates(edges: EdgeStart, size: int) -> NDArray[np.float32]:
     """What a corrector sees of the edges: (`KEPT`, 2, size, size), kernel and fit, best first and all moved onto it."""
     best = fitted_to(edges.kernels[0], size)
@@ -46,21 +58,27 @@ def estimates(edges: EdgeStart, size: int) -> NDArray[np.float32]:
     return np.asarray(seen, np.float32)
 
 
-def encoded(
-    picture: NDArray[np.float32], size: int, edges: EdgeStart, folder: str | Path = weights.SHIPPED
-) -> NDArray[np.float32]:
-    """The kernel (size, size), sum one, that a folder's initializer makes of a gray picture (h, w) in [0, 1].
+def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
+    """The kernel (size, size), sum one, that the initializer in a folder of weights gives for the picture of `edges`.
 
     Where the folder has `initializer_<size>`, G(E(y)) of the picture itself (Zhang et al. 2024, section 3.2); else what
-    its `corrector` makes of the estimates from edges. Raises ValueError where it has neither.
+    its `corrector`, or the shipped one, makes of the estimates from edges.
     """
     known = weights.manifest(folder)
     name = f"initializer_{size}"
     if f"{name}.npz" in known:
         read = _reader(size, known[f"{name}.npz"]["settings"]["width"])
-        kernel = read(weights.load(f"generator_{size}", folder), weights.load(name, folder), jnp.asarray(picture))
-    else:
-        variables = weights.load("corrector", folder)
-        correct = _corrector(known["corrector.npz"]["settings"]["width"])
-        kernel = correct(variables, jnp.asarray(estimates(edges, size)))
+        generator, encoder = weights.load(f"generator_{size}", folder), weights.load(name, folder)
+        return np.asarray(read(generator, encoder, jnp.asarray(edges.picture)))
+    if "corrector.npz" not in known:
+        return read_off(edges, size, weights.SHIPPED)
+    correct = _corrector(known["corrector.npz"]["settings"]["width"])
+    return np.asarray(correct(weights.load("corrector", folder), jnp.asarray(estimates(edges, size))))
+
+
+def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
+    """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`)."""
+    kernel = jnp.asarray(read_off(edges, size, folder))
+    for _ in range(REFINEMENTS):
+        kernel = _refiner()(jnp.asarray(edges.picture), kernel)
     return np.asarray(kernel)

@@ -44,6 +44,8 @@ class Settings(NamedTuple):
 
 # words that a start may be, besides "random" and the file of a kernel
 STARTS = ("uniform", "edges", "encoder")
+# those that are estimates of the kernel, and so take part in the choice of the answer
+ESTIMATES = ("edges", "encoder")
 
 
 def start_words(start: str) -> list[str]:
@@ -114,7 +116,6 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
     from jbid.blur import delta_kernel
     from jbid.methods import METHODS, NON_BLIND, PRESETS, size_for
     from jbid.prior import kernel_shape
-    from jbid.weights import folder_of, has_initializer
 
     sources = list(sources)
     base: dict[str, Any] = {}
@@ -150,12 +151,13 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
     for name, least in (("seeds", 1), ("steps", 0 if instant else 1), ("seed", 0), ("patch", 0)):
         if getattr(settings, name) < least:
             raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
-    if instant and (settings.steps or settings.seeds > 1 or settings.start != "edges" or not settings.finish):
-        raise ValueError("the preset instant has no network: no steps, seeds, start or --no-finish; use --preset quick")
     words = start_words(settings.start)
-    folder = folder_of(settings.options.get("weights", ""))
-    if "encoder" in words and not has_initializer(folder):
-        raise ValueError(f"got start {settings.start}, but {folder} has no initializer; see docs/pretraining.md")
+    no_estimate = len(words) != 1 or words[0] not in ESTIMATES
+    if instant and (settings.steps or settings.seeds > 1 or no_estimate or not settings.finish):
+        raise ValueError(
+            "the preset instant has no network: no steps, seeds, --no-finish, or other start than encoder and edges; "
+            "use --preset quick"
+        )
     if settings.seeds < len(words):
         raise ValueError(
             f"got start {settings.start} and {settings.seeds} seeds, expected a seed for each: use --seeds {len(words)}"

@@ -45,11 +45,6 @@ def checksums(folder: str | Path = SHIPPED) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in manifest(folder).items()}
 
 
-def has_initializer(folder: str | Path = SHIPPED) -> bool:
-    """Whether a folder has a network that gives a kernel to set out from."""
-    return any(name.startswith(("initializer_", "corrector.")) for name in manifest(folder))
-
-
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for name, value in tree.items():

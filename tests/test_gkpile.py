@@ -17,7 +17,7 @@ from jbid.auto import Candidate, EdgeStart
 from jbid.blur import blur
 from jbid.cli import identity, main
 from jbid.deblur import prepare, starts_of_seeds
-from jbid.encoder import encoded
+from jbid.encoder import read_off
 from jbid.methods import size_for
 from jbid.methods.gkpile import gkpile, latent_kernel
 from jbid.metrics import kernel_similarity
@@ -183,9 +183,6 @@ def test_any_size_may_be_asked_for(folder):
     assert resolve([("test", values | {"kernel_size": 9})], known_kernel=True).options["loss"] == "ssim"
     with pytest.raises(ValueError, match="odd"):
         resolve([("test", values | {"kernel_size": 18})])
-    # the shipped folder has no initializer
-    with pytest.raises(ValueError, match="no initializer"):
-        resolve([("test", {"method": "gkpile", "start": "encoder"})])
     with pytest.raises(ValueError, match="--seeds 3"):
         resolve([("test", values | {"start": "edges+uniform+encoder"})])
 
@@ -203,7 +200,8 @@ def test_other_weights_make_another_run(folder, tmp_path):
 
 def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
     near = list(np.asarray(motion.kernels(jax.random.key(2), 31, 2)))
-    found = EdgeStart(near[0], (31, 31), [Candidate("planted", NO_TERMS, None)], near, near, None)
+    candidates, gray = [Candidate("planted", NO_TERMS, None)], np.asarray(blurred)[..., 0]
+    found = EdgeStart(near[0], (31, 31), candidates, near, near, gray, None)
     monkeypatch.setattr("jbid.deblur._edges", lambda *args: found)
     im.write(tmp_path / "photo.png", blurred)
     options = ["--method=gkpile", f"--set=weights={folder}", "--set=channels=4", "--set=scales=1", "--kernel-size=31"]
@@ -233,8 +231,7 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
 def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folder):
     for size in (31, 55):
         near = np.asarray(motion.kernels(jax.random.key(1), size, 2))
-        edges = types.SimpleNamespace(kernels=list(near), fits=list(near))
-        made = encoded(np.zeros((64, 64), np.float32), size, edges, folder)
+        made = read_off(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
         assert made.shape == (size, size)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
         assert kernel_similarity(made, near[0]) > 0.95
@@ -245,6 +242,6 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
         (tmp_path / file.name).write_bytes(file.read_bytes())
     variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
     ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
-    made = encoded(np.asarray(blurred)[..., 0], 31, None, tmp_path)
+    made = read_off(types.SimpleNamespace(picture=np.asarray(blurred)[..., 0]), 31, tmp_path)
     z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
