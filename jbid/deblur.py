@@ -205,9 +205,7 @@ def _size_of(
     )
 
 
-def _started(
-    word: str, shape: tuple[int, int], edges: EdgeStart | None, settings: Settings
-) -> NDArray[np.float32]:
+def _started(word: str, shape: tuple[int, int], edges: EdgeStart | None, settings: Settings) -> NDArray[np.float32]:
     """The kernel, of this shape and with sum one, that a word for a start stands for."""
     if word == "uniform":
         return np.full(shape, 1 / (shape[0] * shape[1]), np.float32)

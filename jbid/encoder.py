@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from jbid import weights
-from jbid.auto import KEPT, EdgeStart, fitted_to, framed, support
+from jbid.auto import KEPT, EdgeStart, fitted_to, framed, judge, support
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.run import compiled
 from jbid.score import best_shift, moved
-from jbid.start import pruned, refined
+from jbid.start import pruned, refined, sparse_latent
 
-REFINEMENTS = 3  # of a corrected kernel
+REFINEMENTS = 3  # of a kernel that was read off
+# by how much its score (`jbid.score`) may be worse than that of the best estimate from edges: docs/experiments.md
+MARGIN = 0.8
 
 
 @functools.lru_cache(maxsize=8)
@@ -42,6 +45,11 @@ def _refiner():
         return refined(picture, pruned(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
 
     return compiled(better)
+
+
+@functools.cache
+def _latent():
+    return compiled(jax.vmap(sparse_latent, (None, 0)))
 
 
 def estimates(edges: EdgeStart, size: int) -> NDArray[np.float32]:
@@ -77,8 +85,16 @@ def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) 
 
 
 def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
-    """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`)."""
+    """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`).
+
+    Where it looks worse than the best estimate from edges by more than `MARGIN`, that estimate.
+    """
+    picture = jnp.asarray(edges.picture)
     kernel = jnp.asarray(read_off(edges, size, folder))
     for _ in range(REFINEMENTS):
-        kernel = _refiner()(jnp.asarray(edges.picture), kernel)
-    return np.asarray(kernel)
+        kernel = _refiner()(picture, kernel)
+    both = [fitted_to(edges.kernel, size), np.asarray(kernel)]
+    latents = list(np.asarray(_latent()(picture, jnp.asarray(np.stack(both)))))
+    old, new = judge(edges.picture, latents, both, ["edges", "encoder"])
+    worse = new.failure and not old.failure
+    return both[0] if worse or new.terms.score > old.terms.score + MARGIN else both[1]

@@ -147,7 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # tuned for two CPU cores: docs/experiments.md
     "quick": dict(
         steps=120,
-        start="encoder",
+        start="edges",
         patch=384,
         channels=32,
         ssim_from=40,
@@ -155,5 +155,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         kernel_hold=40,
         schedule="cosine",
     ),
-    "instant": dict(steps=0, start="encoder", patch=512),
+    "instant": dict(steps=0, start="edges", patch=512),
 }

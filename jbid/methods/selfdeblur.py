@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(steps=5000, start="random"),
     "quick": dict(
         steps=120,
-        start="encoder",
+        start="edges",
         patch=384,
         channels=32,
         ssim_from=40,
@@ -95,5 +95,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         schedule="cosine",
     ),
     # the start and the finish alone
-    "instant": dict(steps=0, start="encoder", patch=512),
+    "instant": dict(steps=0, start="edges", patch=512),
 }
