@@ -17,7 +17,7 @@ from jbid.auto import Candidate, EdgeStart
 from jbid.blur import blur
 from jbid.cli import identity, main
 from jbid.deblur import prepare, starts_of_seeds
-from jbid.encoder import read_off
+from jbid.encoder import encoded, estimates, read_off
 from jbid.methods import size_for
 from jbid.methods.gkpile import gkpile, latent_kernel
 from jbid.metrics import kernel_similarity
@@ -245,3 +245,29 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
     made = read_off(types.SimpleNamespace(picture=np.asarray(blurred)[..., 0]), 31, tmp_path)
     z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
+
+
+def test_the_encoders_kernel_gives_way_where_it_looks_much_worse(blurred, kernel, monkeypatch):
+    true, wrong = np.asarray(kernel), np.asarray(motion.camera_kernel(jax.random.key(9), 31))
+    picture = np.asarray(blurred)[..., 0]
+    for of_edges, of_network in ((true, wrong), (wrong, true)):
+        monkeypatch.setattr("jbid.encoder.read_off", lambda *args, k=of_network: k)
+        made = encoded(types.SimpleNamespace(kernel=of_edges, picture=picture), 31)
+        assert kernel_similarity(made, true, 4) > 0.9 > kernel_similarity(wrong, true, 4)
+        np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
+    # the second time the fits have brought it nearer, the first time it is the edges' own
+    assert not np.array_equal(made, true)
+
+
+def test_what_a_corrector_sees_lies_on_the_best_estimate(kernel):
+    best = np.asarray(kernel)
+    fit = best + 1e-3
+    away = [np.roll(x, (2, -3), (0, 1)) for x in (best, fit)]
+    seen = estimates(types.SimpleNamespace(kernels=[best, away[0]], fits=[fit, away[1]]), 31)
+    assert seen.shape == (2, 2, 31, 31)
+    np.testing.assert_allclose(seen[1, 0], seen[0, 0], atol=1e-6)
+    inner = np.s_[4:-4, 4:-4]
+    np.testing.assert_allclose(seen[1, 1][inner], seen[0, 1][inner], atol=1e-6)
+    alone = estimates(types.SimpleNamespace(kernels=[best, best], fits=[fit]), 55)
+    assert alone.shape == (2, 2, 55, 55)
+    np.testing.assert_array_equal(alone[0], alone[1])

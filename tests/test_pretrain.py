@@ -271,3 +271,13 @@ def test_kernels_are_drawn(tmp_path, capsys):
     for wrong in (["--size=14"], ["--model=gyro"], ["--count=0"], ["--out=grid.jpg"]):
         assert main(["kernels", *wrong]) == 2
         assert capsys.readouterr().err.startswith("jbid: error: ")
+
+
+def test_estimates_are_moved_onto_the_true_kernel_by_fractions_of_a_pixel():
+    rows, columns = np.mgrid[-7:8, -7:8]
+    true, away = (np.exp(-((rows - s) ** 2) / 3 - (columns + 2 * s) ** 2 / 4) for s in (0, 0.75))
+    seen = np.stack([[away, 2 * away], [away, away]])
+    moved = initializer.onto(true, seen)
+    np.testing.assert_allclose(moved[0, 0], true, atol=0.02)
+    np.testing.assert_allclose(moved[0, 1], 2 * true, atol=0.04)
+    assert np.abs(away - true).max() > 0.3
