@@ -21,7 +21,7 @@ from jbid.start import pruned, refined, sparse_latent
 
 REFINEMENTS = 3  # of a kernel that was read off
 # by how much its score (`jbid.score`) may be worse than that of the best estimate from edges: docs/experiments.md
-MARGIN = 0.8
+MARGIN = 0.3
 
 
 @functools.lru_cache(maxsize=8)
