@@ -70,7 +70,7 @@ def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) 
     """The kernel (size, size), sum one, that the initializer in a folder of weights gives for the picture of `edges`.
 
     Where the folder has `initializer_<size>`, G(E(y)) of the picture itself (Zhang et al. 2024, section 3.2); else what
-    its `corrector`, or the shipped one, makes of the estimates from edges.
+    its `corrector`, or the shipped one, makes of the estimates from edges. Raises ValueError for damaged weights.
     """
     known = weights.manifest(folder)
     name = f"initializer_{size}"
@@ -78,10 +78,10 @@ def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) 
         read = _reader(size, known[f"{name}.npz"]["settings"]["width"])
         generator, encoder = weights.load(f"generator_{size}", folder), weights.load(name, folder)
         return np.asarray(read(generator, encoder, jnp.asarray(edges.picture)))
-    if "corrector.npz" not in known:
-        return read_off(edges, size, weights.SHIPPED)
-    correct = _corrector(known["corrector.npz"]["settings"]["width"])
-    return np.asarray(correct(weights.load("corrector", folder), jnp.asarray(estimates(edges, size))))
+    source = folder if "corrector.npz" in known else weights.SHIPPED
+    variables = weights.load("corrector", source)
+    correct = _corrector(weights.manifest(source)["corrector.npz"]["settings"]["width"])
+    return np.asarray(correct(variables, jnp.asarray(estimates(edges, size))))
 
 
 def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
