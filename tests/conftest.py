@@ -10,6 +10,8 @@ import pytest
 # one folder of compiled programs for the session and the processes it starts: what several tests run compiles once
 CACHE = tempfile.TemporaryDirectory(prefix="jbid-test-cache-", ignore_cleanup_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+# the suite's time is that of the compiler, half of which goes into making programs fast that run for a moment
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 GOLDEN = Path(__file__).parent / "golden"
 
