@@ -24,6 +24,7 @@ from jbid.run import run
 from jbid.settings import resolve
 from jbid.transforms import early_stopping
 from jbid.types import Estimate, Info, Method, Restored
+from tests.test_engine import third_loss
 
 TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
 
@@ -285,7 +286,7 @@ def test_every_variant_runs_and_lowers_its_loss(blurred, options):
 def test_variants_differ(blurred):
     options = [dict(), dict(delta=0.2, stop=False), dict(siren_omega=10.0), dict(siren_first_omega=60.0)]
     options.append(dict(weight=1e-3))
-    told = [run(robust(9, **{**TINY, **o}), jax.random.key(0), blurred, 3).losses[-1] for o in options]
+    told = [third_loss(robust(9, **{**TINY, **o}), blurred) for o in options]
     assert len({float(v) for v in told}) == len(options)
 
 
