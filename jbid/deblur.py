@@ -161,7 +161,10 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         edges = _edges(picture, part, settings, size)
         warnings += [edges.warning] if edges.warning else []
         if shape is None:
-            shape = (min(ladder_size(edges.kernel.shape[0]), (min(h, w) - 1) // 2 * 2 + 1),) * 2
+            found = edges.kernel.shape[0]
+            roomy = min(ladder_size(found), (min(h, w) - 1) // 2 * 2 + 1)
+            # a network makes do with a kernel cut to the part that it sees
+            shape = (max(found, roomy) if settings.preset == "instant" else roomy,) * 2
     assert shape is not None
     if settings.steps and kernel is None:
         shape, told = _size_of(settings, shape, (h, w), found=edges is not None and size is None)
@@ -174,7 +177,7 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         starts = [Start(word, _started(word, shape, edges, settings)) for word in words]
     else:
         starts = [Start(settings.start, fitted_to(k, shape)) for k in given]
-    if settings.preset == "instant" and edges is not None and size is None:
+    if settings.preset == "instant" and edges is not None and settings.kernel_size == "auto":
         # there is no network to leave room for
         side = max(part.stop - part.start for part in support(starts[0].kernel)) | 1
         starts = [start._replace(kernel=fitted_to(start.kernel, side)) for start in starts]
@@ -213,7 +216,9 @@ def _started(word: str, shape: tuple[int, int], edges: EdgeStart | None, setting
     if word == "edges":
         return fitted_to(edges.kernel, shape)
     if shape[0] != shape[1]:
-        raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder")
+        raise ValueError(
+            f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder; use another --kernel-size"
+        )
     folder = folder_of(settings.options.get("weights", ""))
     return encoded(edges, shape[0], folder)
 
@@ -326,14 +331,14 @@ def solve(
 
 
 def _of_start(task: Task) -> list[Candidate]:
-    """What speaks against the start, the answer where there is no network; then what the edges were chosen from."""
+    """What speaks against the start, the answer where there is no network, and against what else it might have been."""
     assert task.edges is not None
-    start = task.starts[0]
-    if start.name == "edges":
+    start, picture = task.starts[0], task.edges.picture
+    both = [start.kernel, fitted_to(task.edges.kernel, start.kernel.shape)]
+    if np.array_equal(*both):
         return task.edges.candidates
-    picture = task.edges.picture
-    latents = list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(start.kernel[None]))))
-    return [*judge(picture, latents, [start.kernel], [f"start from {start.name}"]), *task.edges.candidates]
+    latents = list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(np.stack(both)))))
+    return judge(picture, latents, both, [f"start from {start.name}", task.edges.candidates[0].name])
 
 
 def _chosen(

@@ -87,7 +87,7 @@ def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) 
 def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
     """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`).
 
-    Where it looks worse than the best estimate from edges by more than `MARGIN`, that estimate.
+    Where it has failed, or looks worse than the best estimate from edges by more than `MARGIN`, that estimate.
     """
     picture = jnp.asarray(edges.picture)
     kernel = jnp.asarray(read_off(edges, size, folder))
@@ -96,5 +96,6 @@ def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -
     both = [fitted_to(edges.kernel, size), np.asarray(kernel)]
     latents = list(np.asarray(_latent()(picture, jnp.asarray(np.stack(both)))))
     old, new = judge(edges.picture, latents, both, ["edges", "encoder"])
-    worse = new.failure and not old.failure
-    return both[0] if worse or new.terms.score > old.terms.score + MARGIN else both[1]
+    if bool(old.failure) != bool(new.failure):
+        return both[bool(old.failure)]
+    return both[0] if new.terms.score > old.terms.score + MARGIN else both[1]

@@ -35,7 +35,7 @@ def kernel_sizes(method: str, options: Mapping[str, Any]) -> list[int] | None:
         return None
     sides = _SIZES[method](dict(options))
     if not sides:
-        raise ValueError(f"{method} has no pretrained weights here; see docs/pretraining.md")
+        raise ValueError(f"no generator_<size>.npz in the folder of weights for {method}; see docs/pretraining.md")
     return list(sides)
 
 

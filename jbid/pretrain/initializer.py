@@ -214,6 +214,7 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
 
 
 PART = 50  # pairs in one file of the pool
+POOL = 2  # to be raised where pairs are made in another way, so that none of the old ones is used
 
 
 def onto(kernel: NDArray, seen: NDArray) -> NDArray[np.float32]:
@@ -228,7 +229,7 @@ def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -
     pairs = _blurrer(settings, held_out)
     irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool")
     said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
-    mark = hashlib.sha256(json.dumps([said, held_out], sort_keys=True).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(json.dumps([POOL, said, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
     name = "held-out pairs" if held_out else "training pairs"
     for first in tqdm(range(0, count, PART), desc=name, unit="part", dynamic_ncols=True):
