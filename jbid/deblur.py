@@ -216,8 +216,8 @@ def _started(word: str, shape: tuple[int, int], edges: EdgeStart | None, setting
     if word == "edges":
         return fitted_to(edges.kernel, shape)
     if shape[0] != shape[1]:
-        raise ValueError(
-            f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder; use another --kernel-size"
+        what = f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder"
+        raise ValueError(f"{what}; use another --kernel-size")
         )
     folder = folder_of(settings.options.get("weights", ""))
     return encoded(edges, shape[0], folder)
@@ -335,7 +335,7 @@ def _of_start(task: Task) -> list[Candidate]:
     assert task.edges is not None
     start, picture = task.starts[0], task.edges.picture
     both = [start.kernel, fitted_to(task.edges.kernel, start.kernel.shape)]
-    if np.array_equal(*both):
+    if np.array_equal(both[0], both[1]):
         return task.edges.candidates
     latents = list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(np.stack(both)))))
     return judge(picture, latents, both, [f"start from {start.name}", task.edges.candidates[0].name])
