@@ -218,7 +218,6 @@ def _started(word: str, shape: tuple[int, int], edges: EdgeStart | None, setting
     if shape[0] != shape[1]:
         what = f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder"
         raise ValueError(f"{what}; use another --kernel-size")
-        )
     folder = folder_of(settings.options.get("weights", ""))
     return encoded(edges, shape[0], folder)
 
