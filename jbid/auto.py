@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jbid.noise import noise_level, without_impulses
 from jbid.run import compiled
 from jbid.score import NO_TERMS, Terms, failure, terms, with_agreement
-from jbid.start import EdgeSettings, edge_kernel, refined
+from jbid.start import EdgeSettings, edge_kernel, refined, sparse_latent
 
 # Supports that are tried where the size is not known, as far as they are at most a quarter of the picture
 SIZES = (19, 31, 51, 79)
@@ -196,6 +196,16 @@ def edge_start(
             "on a part with clear edges, --kernel-size, or --seeds"
         )
     return found._replace(warning=warning)
+
+
+@functools.cache
+def _deconvolver():
+    return compiled(jax.vmap(sparse_latent, (None, 0)))
+
+
+def deconvolved(picture: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+    """The latent image (H, W) of a gray picture (h, w) with each of the kernels (s, s), by `sparse_latent`."""
+    return list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(np.stack(kernels)))))
 
 
 def chosen_first(judged: Sequence[Candidate]) -> list[int]:

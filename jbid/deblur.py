@@ -21,6 +21,7 @@ from jbid.auto import (
     EdgeStart,
     chosen_first,
     cleaned,
+    deconvolved,
     edge_start,
     fitted_to,
     judge,
@@ -34,7 +35,6 @@ from jbid.noise import noise_level
 from jbid.run import Progress, Result, compiled, run
 from jbid.score import aligned_mean, failure
 from jbid.settings import ESTIMATES, STARTS, Settings, build, start_words
-from jbid.start import sparse_latent
 from jbid.tiles import Region, finish_large, informative
 from jbid.transforms import over_images, over_seeds
 from jbid.types import Method
@@ -251,11 +251,6 @@ def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
     return run(method, keys, observed, settings.steps, start=starts, **options)
 
 
-@functools.cache
-def _deconvolver():
-    return compiled(jax.vmap(sparse_latent, (None, 0)))
-
-
 def solve(
     tasks: Sequence[Task],
     settings: Settings,
@@ -336,8 +331,7 @@ def _of_start(task: Task) -> list[Candidate]:
     both = [start.kernel, fitted_to(task.edges.kernel, start.kernel.shape)]
     if np.array_equal(both[0], both[1]):
         return task.edges.candidates
-    latents = list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(np.stack(both)))))
-    return judge(picture, latents, both, [f"start from {start.name}", task.edges.candidates[0].name])
+    return judge(picture, deconvolved(picture, both), both, [f"start from {start.name}", task.edges.candidates[0].name])
 
 
 def _chosen(
@@ -351,15 +345,11 @@ def _chosen(
     shown = [im.luma(x)[..., 0] for x in images]
     good = [s for s in range(len(seeds)) if failure(gray, shown[s], pool[s]) is None]
 
-    def deconvolved(kernels):
-        clean = np.stack([np.where(np.isfinite(k), k, 0) for k in kernels])
-        return np.asarray(_deconvolver()(jnp.asarray(gray), jnp.asarray(clean)))
-
     spread = None
     if len(good) > 1 and not task.known:
         moved = [aligned_mean([pool[s]], pool[good[0]]) for s in good]
         top, left = (n // 2 for n in task.kernel_shape)
-        spread = deconvolved(moved).std(0)[top : top + gray.shape[0], left : left + gray.shape[1]]
+        spread = np.std(deconvolved(gray, moved), 0)[top : top + gray.shape[0], left : left + gray.shape[1]]
         if finish:
             names.append("mean of seeds")
             pool.append(np.mean(moved, 0))
@@ -367,7 +357,7 @@ def _chosen(
     if finish:
         names += ["start" if len(estimates) == 1 else f"start from {start.name}" for start in estimates]
         pool += [start.kernel for start in estimates]
-    latents = list(deconvolved(pool))
+    latents = deconvolved(gray, [np.where(np.isfinite(k), k, 0) for k in pool])
     judged = judge(gray, latents, pool, names, [*shown, *latents[len(seeds) :]])
     last = losses[-1] if len(losses) else np.full(len(seeds), np.nan)
     judged[: len(seeds)] = [c._replace(loss=float(v)) for c, v in zip(judged, last)]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from jbid import weights
-from jbid.auto import KEPT, EdgeStart, fitted_to, framed, judge, support
+from jbid.auto import KEPT, EdgeStart, deconvolved, fitted_to, framed, judge, support
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.run import compiled
 from jbid.score import best_shift, moved
-from jbid.start import pruned, refined, sparse_latent
+from jbid.start import pruned, refined
 
 REFINEMENTS = 3  # of a kernel that was read off
 # by how much its score (`jbid.score`) may be worse than that of the best estimate from edges: docs/experiments.md
@@ -45,11 +44,6 @@ def _refiner():
         return refined(picture, pruned(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
 
     return compiled(better)
-
-
-@functools.cache
-def _latent():
-    return compiled(jax.vmap(sparse_latent, (None, 0)))
 
 
 def estimates(edges: EdgeStart, size: int) -> NDArray[np.float32]:
@@ -94,8 +88,7 @@ def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -
     for _ in range(REFINEMENTS):
         kernel = _refiner()(picture, kernel)
     both = [fitted_to(edges.kernel, size), np.asarray(kernel)]
-    latents = list(np.asarray(_latent()(picture, jnp.asarray(np.stack(both)))))
-    old, new = judge(edges.picture, latents, both, ["edges", "encoder"])
+    old, new = judge(edges.picture, deconvolved(edges.picture, both), both, ["edges", "encoder"])
     if bool(old.failure) != bool(new.failure):
         return both[bool(old.failure)]
     return both[0] if new.terms.score > old.terms.score + MARGIN else both[1]
