@@ -34,19 +34,21 @@ from jbid.pretrain.degrade import Degradation, degraded
 from jbid.pretrain.loop import Training
 from jbid.run import compiled
 
-HELD_OUT = 64  # pairs that similarities are measured on
+HELD_OUT = 50  # pairs that similarities are measured on
 
 
 class Settings(NamedTuple):
     """What a training of the initializer goes by; the defaults are the authors', with 60 epochs of 100,000 pairs.
 
-    photos: a folder or a TFDS data set, `jbid.data.crops`. size: of the kernels; crop: side of the blurred crops.
+    photos: a folder or a TFDS data set, `jbid.data.crops`. size: of the kernels; crop: side of the blurred crops, which
+    for other sizes in `pool` is larger or smaller by twice the difference.
     input: "picture", a ResNet-18 of `width` channels that gives z = E(y); or "edges", a `KernelCorrector` of `width`
     channels that is given the estimates of `jbid.auto.edge_start`. weights: a folder of weights with the generator
     for "picture"; empty for the shipped ones. outer: whether G(E(y)) is led to the true kernel (published code) or to
     the inner optimisation's (paper, Eq. 4). inner_steps and inner_rate: of that optimisation by Adam; code_weight: of
     the distance to its code. milestones: steps at which the rate falls to a tenth. pool: number of pairs made for
-    "edges", whose estimates take a second each. shares: as for the generator. The rest: `Degradation`.
+    "edges" by kernel size, whose estimates take 0.7 (31) to 4 s (75) each; the sizes take turns, a batch each. shares:
+    as for the generator. The rest: `Degradation`.
     """
 
     photos: str = ""
@@ -64,7 +66,7 @@ class Settings(NamedTuple):
     rate: float = 1e-4
     schedule: Literal["milestones", "cosine"] = "milestones"
     milestones: tuple[int, ...] | list[int] = (31250, 39062)
-    pool: int = 1000
+    pool: Mapping[str, int] = {"31": 1000}
     shares: Mapping[str, float] = {"camera": 1.0}
     noise: float = 0.0
     gamma: float = 0.0
@@ -92,8 +94,10 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     Raises ValueError for photos, weights or sizes that do not exist.
     """
-    if min(settings.steps, settings.batch, settings.crop, settings.width, settings.pool) < 1:
-        raise ValueError("expected steps, batch, crop, width and pool of at least 1")
+    if min(settings.steps, settings.batch, settings.crop, settings.width, *settings.pool.values()) < 1:
+        raise ValueError("expected steps, batch, crop, width and the numbers in pool of at least 1")
+    if not settings.pool or not all(size.isdecimal() and int(size) % 2 for size in settings.pool):
+        raise ValueError(f"got pool {dict(settings.pool)}, expected numbers of pairs by odd kernel size")
     if not settings.photos:
         raise ValueError("no photos to train on: add --set photos=FOLDER, or the name of a TFDS data set")
     if settings.schedule == "cosine":
@@ -224,15 +228,16 @@ def onto(kernel: NDArray, seen: NDArray) -> NDArray[np.float32]:
     return scipy.ndimage.shift(seen, (0, 0, *shift), order=3)
 
 
-def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -> Pair:
-    """`count` pairs of estimates and true kernels; made once for `folder`."""
+def _pool(settings: Settings, size: int, count: int, folder: Path | None, held_out: bool) -> Pair:
+    """`count` pairs of estimates and true kernels of one size; made once for `folder`."""
+    settings = settings._replace(size=size, crop=settings.crop + 2 * (size - settings.size))
     pairs = _blurrer(settings, held_out)
     irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool")
     said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
     mark = hashlib.sha256(json.dumps([POOL, said, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
     name = "held-out pairs" if held_out else "training pairs"
-    for first in tqdm(range(0, count, PART), desc=name, unit="part", dynamic_ncols=True):
+    for first in tqdm(range(0, count, PART), desc=f"{name}, size {size}", unit="part", dynamic_ncols=True):
         path = folder / "pool" / f"{mark}_{first:06}.npz" if folder else None
         if path and path.exists():
             with np.load(path) as saved:
@@ -253,12 +258,13 @@ def _pool(settings: Settings, count: int, folder: Path | None, held_out: bool) -
 def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path | None) -> Training:
     """A `KernelCorrector` trained on -sum k log k_hat, with pairs turned and mirrored at random."""
     net, batch = KernelCorrector(settings.width), settings.batch
-    pool = _pool(settings, settings.pool, folder, held_out=False)
-    held_out = _pool(settings, HELD_OUT, folder, held_out=True)
+    pools = [_pool(settings, int(size), n, folder, held_out=False) for size, n in settings.pool.items()]
+    held_out = {size: _pool(settings, int(size), HELD_OUT, folder, held_out=True) for size in settings.pool}
+    largest = held_out[max(held_out, key=int)]
 
     def init(key):
         key, for_net = jax.random.split(key)
-        variables = dict(net.init(for_net, pool.seen[:2]))
+        variables = dict(net.init(for_net, pools[0].seen[:2]))
         return State(key, variables, tx.init(variables["params"]))
 
     def turned(key, pair):
@@ -285,21 +291,23 @@ def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path
         return State(state.key, {"params": params}, opt_state), value[None]
 
     def drawn(t: int) -> Pair:
+        pool = pools[t % len(pools)]
         at = np.random.default_rng([settings.seed, t]).choice(len(pool.kernel), batch, len(pool.kernel) < batch)
         return Pair(pool.seen[at], pool.kernel[at])
 
     read = compiled(net.apply)
 
     def measured(state):
-        return {
-            "similarity": _similarity(read(state.variables, held_out.seen), held_out.kernel),
-            "similarity_of_edges": _similarity(held_out.seen[:, 0, 0], held_out.kernel),
-        }
+        told = {}
+        for size, pair in held_out.items():
+            told[f"similarity_{size}"] = _similarity(read(state.variables, pair.seen), pair.kernel)
+            told[f"similarity_{size}_of_edges"] = _similarity(pair.seen[:, 0, 0], pair.kernel)
+        return told
 
     def samples(state):
         n = 16
-        made = read(state.variables, held_out.seen[:n])
-        return np.concatenate([held_out.kernel[:n], held_out.seen[:n, 0, 0], made])
+        made = read(state.variables, largest.seen[:n])
+        return np.concatenate([largest.kernel[:n], largest.seen[:n, 0, 0], made])
 
     return Training(
         name="corrector",
