@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("pretrain", help="train a method's networks", description=_pretrain.__doc__)
     add = command.add_argument
-    add("network", choices=("generator", "initializer"), help="of gkpile")
+    add("network", choices=("generator", "initializer", "operator"), help="the first two of gkpile, or of explore")
     add("--config", type=Path, required=True, metavar="FILE.toml", help="settings; see configs/pretrain/")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. steps=100")
     add("--workdir", type=Path, required=True, metavar="DIR", help="for metrics, samples, checkpoint and weights")
@@ -163,6 +163,30 @@ def parser() -> argparse.ArgumentParser:
     add("--measure-every", type=int, default=500, metavar="N", help="steps between figures and samples (default 500)")
     add("--export", type=Path, metavar="DIR", help="add the weights to this folder too")
     command.set_defaults(run=_pretrain)
+
+    command = commands.add_parser("transfer", help="a blur put on other pictures", description=_transfer.__doc__)
+    add = command.add_argument
+    add("--sharp", type=Path, metavar="FILE", help="a sharp picture, and")
+    add("--blurry", type=Path, metavar="FILE", help="the same one with the blur that is to be transferred")
+    add("--sample", action="store_true", help="draw a blur for each target in place of transferring one")
+    add("--target", nargs="+", required=True, metavar="IMAGE", help="files, folders or patterns to be blurred")
+    add("--weights", type=Path, metavar="DIR", help="a folder of trained operators (default: the shipped ones)")
+    add("--seed", type=int, default=0, metavar="K", help="of --sample (default 0)")
+    add("--out", type=Path, default=Path("transferred"), metavar="DIR", help="default: ./transferred")
+    command.set_defaults(run=_transfer)
+
+    command = commands.add_parser("augment", help="training pairs made by transfer", description=_augment.__doc__)
+    add = command.add_argument
+    add("--pairs", metavar="DIR", help="pairs to take blurs from: sharp/NAME and blur/NAME, or X_sharp and X_blur")
+    add("--frames", metavar="DIR", help="or clips of sharp frames, 5 to 15 of which are averaged")
+    add("--sample", action="store_true", help="or draw the blurs")
+    add("--target", required=True, metavar="DIR", help="folder (or TFDS data set) of sharp pictures to be blurred")
+    add("--count", type=int, default=1000, metavar="N", help="pairs in all (default 1000)")
+    add("--crop", type=int, default=256, metavar="N", help="their side in pixels (default 256)")
+    add("--weights", type=Path, metavar="DIR", help="a folder of trained operators (default: the shipped ones)")
+    add("--seed", type=int, default=0, metavar="K", help="default 0")
+    add("--out", type=Path, default=Path("augmented"), metavar="DIR", help="default: ./augmented")
+    command.set_defaults(run=_augment)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
     command.add_argument("--method", help="selfdeblur (default), gkpile or robust")
@@ -356,12 +380,19 @@ def launch(
     return answers, answers[0].complete
 
 
-def _pictures(arguments: Sequence[str], out: Path) -> tuple[list[Path], list[str]]:
-    """The files that arguments stand for, in order and each once; and what was wrong with some."""
+def _lossless(path: Path) -> str:
+    """The suffix of what is made of a picture: TIFF stays TIFF, all else becomes PNG."""
+    return ".tif" if path.suffix.lower() in (".tif", ".tiff") else ".png"
+
+
+def _pictures(arguments: Sequence[str], out: Path, *ours: str) -> tuple[list[Path], list[str]]:
+    """The files that arguments stand for, in order and each once; and what was wrong with some.
+
+    Stems of what is written to `out` end in one of `ours`; in that folder such files are not taken.
+    """
     from PIL import Image
 
     known = set(Image.registered_extensions())
-    ours = ("_sharp", "_kernel", "_spread")
     files: dict[Path, None] = {}
     wrong = []
     for argument in arguments:
@@ -381,7 +412,7 @@ def _pictures(arguments: Sequence[str], out: Path) -> tuple[list[Path], list[str
     for path in list(files):
         if path.stem in stems:
             del files[path]
-            wrong.append(f"{path} and {stems[path.stem]} would both be written as {path.stem}_sharp; rename one")
+            wrong.append(f"{path} and {stems[path.stem]} would both be written as {path.stem}{ours[0]}; rename one")
         stems.setdefault(path.stem, path)
     return list(files), wrong
 
@@ -416,7 +447,7 @@ def _deblur(args: argparse.Namespace) -> int:
 
     begins = start_file(settings.start)
     given = im.read_kernel(begins) if begins else None
-    files, wrong = _pictures(args.images, args.out)
+    files, wrong = _pictures(args.images, args.out, "_sharp", "_kernel", "_spread")
     sizes: dict[Path, tuple[int, int]] = {}
     for path in files:
         try:
@@ -441,8 +472,7 @@ def _deblur(args: argparse.Namespace) -> int:
     groups = [paths[i : i + batch] for paths in by_shape.values() for i in range(0, len(paths), batch)]
 
     def write(path, photo, task, answer, complete, name):
-        suffix = ".tif" if path.suffix.lower() in (".tif", ".tiff") else ".png"
-        sharp = out / f"{path.stem}_sharp{suffix}"
+        sharp = out / f"{path.stem}_sharp{_lossless(path)}"
         im.write_photo(sharp, photo._replace(image=answer.image))
         im.write_kernel(out / f"{path.stem}_kernel.png", answer.kernel)
         told = report(answer, task)
@@ -622,6 +652,92 @@ def _pretrain(args: argparse.Namespace) -> int:
     if args.export:
         loop.export(folder / "weights", out_dir(args.export), training.name)
         print(f"added to {args.export}")
+    return 0
+
+
+def _operator(args: argparse.Namespace):
+    """The operator that the arguments ask for: one with a VAE where blurs are to be drawn."""
+    from jbid.operators import operator
+    from jbid.weights import SHIPPED
+
+    return operator("operator_vae" if args.sample else "operator", args.weights or SHIPPED)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    """Write <stem>_blurred for each target: the target with the blur between --sharp and --blurry, F(T, G(X, Y)).
+
+    Or, with --sample, with a blur that is drawn. A target that cannot be used is named, and the others are made.
+    """
+    import jax
+    from tqdm import tqdm
+
+    from jbid import images as im
+    from jbid import operators
+    from jbid.transfer import code_of, psnr, with_code
+
+    if args.sample == bool(args.sharp or args.blurry) or bool(args.sharp) != bool(args.blurry):
+        raise ValueError("expected both --sharp and --blurry, or --sample without them")
+    of = _operator(args)
+    code = None
+    if args.sharp:
+        sharp, blurred = im.read(args.sharp), im.read(args.blurry)
+        code = code_of(of, sharp, blurred)
+        again = with_code(of, sharp, code)
+        told = psnr(again, blurred), psnr(sharp, blurred)
+        print("the pair itself, blurred again: {:.2f} dB (sharp against blurred: {:.2f} dB)".format(*told))
+    files, wrong = _pictures(args.target, args.out, "_blurred")
+    out, done = out_dir(args.out), 0
+    for i, path in enumerate(tqdm(files, unit="picture", dynamic_ncols=True)):
+        try:
+            photo = im.read_photo(path)
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+            continue
+        key = jax.random.fold_in(jax.random.key(args.seed), i)
+        put_on = np.asarray(operators.drawn(of, key, photo.image.shape)) if code is None else code
+        made = with_code(of, photo.image, put_on)
+        im.write_photo(out / f"{path.stem}_blurred{_lossless(path)}", photo._replace(image=made))
+        done += 1
+    for line in wrong:
+        complain(line)
+    print(f"{done} pictures -> {out}")
+    return 2 if wrong else 0
+
+
+def _augment(args: argparse.Namespace) -> int:
+    """Write sharp/000000.png .. and blur/000000.png ..: crops of --target with blurs of --pairs, or drawn ones.
+
+    pairs.csv tells how well the operator gives each source's own blur. Run again, it goes on where it stopped.
+    """
+    from tqdm import tqdm
+
+    from jbid.data.crops import crops
+    from jbid.data.pairs import pairs
+    from jbid.transfer import write_pairs
+
+    if args.count < 1 or args.crop < 32:
+        raise ValueError(f"got --count {args.count} and --crop {args.crop}, expected at least 1 and 32")
+    if [bool(args.pairs), bool(args.frames), args.sample].count(True) != 1:
+        raise ValueError("expected one of --pairs, --frames and --sample")
+    of = _operator(args)
+    sources = None
+    if not args.sample:
+        sources = pairs(args.crop, args.seed, folder=args.pairs or "", frames=args.frames or "", held_out=None)
+    targets = crops(args.target, args.crop, args.seed + 1, held_out=None, colour=True)
+    out = out_dir(args.out)
+    what = {name: str(value) for name, value in sorted(vars(args).items()) if name not in ("count", "out", "run")}
+    mark = {"identity": hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}
+    known = read_json(out / "augment.json")
+    if known and known != mark:
+        raise ValueError(f"{out}: holds pairs made with other arguments; choose another --out")
+    write_json(out / "augment.json", mark)
+    with interruptible() as asked, tqdm(total=args.count, unit="pair", dynamic_ncols=True) as bar:
+        for done in write_pairs(of, targets, args.count, out, sources=sources, seed=args.seed):
+            bar.update(done - bar.n)
+            if asked:
+                print("stopped early; the same command goes on from here")
+                return INTERRUPTED
+    print(f"{args.count} pairs -> {out}")
     return 0
 
 

@@ -63,6 +63,16 @@ def huber(delta: float = 0.05) -> Loss:
     return loss
 
 
+def charbonnier_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """sum sqrt((a - b)^2 + 1e-6), close to the sum of absolute differences (Tran et al. 2021, Eq. 4)."""
+    return jnp.sum(jnp.sqrt(jnp.square(a - b) + 1e-6))
+
+
+def charbonnier() -> Loss:
+    """The mean over pixels of `charbonnier_distance`, the data term rho of Tran et al. 2021, Eq. 5."""
+    return lambda estimate, reblurred, blurred, t: charbonnier_distance(reblurred, blurred) / blurred.size
+
+
 def one_minus_ssim() -> Loss:
     """1 - SSIM(k * x, y), the data term of the later phase in SelfDeblur's published code."""
     return lambda estimate, reblurred, blurred, t: 1 - ssim(reblurred, blurred)
@@ -98,6 +108,18 @@ def l1_over_l2(image: Float[Array, "H W c"]) -> Float[Array, ""]:
 def sparse_gradient(weight: float = 1e-5) -> Loss:
     """weight * ||grad x||_1 / ||grad x||_2, the regulariser of Zhuang et al., Eq. 21."""
     return lambda estimate, reblurred, blurred, t: weight * l1_over_l2(estimate.image)
+
+
+def hyper_laplacian(image: Float[Array, "H W c"], alpha: float = 0.66) -> Float[Array, ""]:
+    """mean (g_u^2 + g_v^2 + 1e-6)^(alpha / 2) of the Sobel derivatives g of the channels' sum (Tran et al., Eq. 5).
+
+    The derivatives are not divided by 8, and zeros lie outside the image, as in the authors' code.
+    """
+    x = jnp.pad(image.sum(-1), 1)
+    across, down = x[:, 2:] - x[:, :-2], x[2:] - x[:-2]
+    gu = across[:-2] + 2 * across[1:-1] + across[2:]
+    gv = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
+    return jnp.mean((gu**2 + gv**2 + 1e-6) ** (alpha / 2))
 
 
 def add(*losses: Loss) -> Loss:

@@ -45,13 +45,13 @@ class Region(NamedTuple):
         return picture[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
+def starts_of(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin that cover `length` with at least `overlap` in common."""
     count = max(1, math.ceil((length - overlap) / (tile - overlap)))
     return [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
 
 
-def _window(start: int, tile: int, length: int, overlap: int) -> NDArray[np.float32]:
+def window(start: int, tile: int, length: int, overlap: int) -> NDArray[np.float32]:
     """Weights along one side of a tile: nothing in the outer third of an overlap, one beyond it, a ramp in between."""
     at = np.arange(tile, dtype=np.float32)
     before = at + 0.5 if start > 0 else np.full(tile, np.inf)
@@ -96,18 +96,18 @@ def finish_large(
     chosen = TILE_OPTIONS if options is None else options
     overlap = max(96, 6 * max(k.shape))
     sides = [min(n, max(tile, 2 * overlap)) for n in (h, w)]
-    rows, columns = (_starts(n, side, overlap) for n, side in zip((h, w), sides))
+    rows, columns = (starts_of(n, side, overlap) for n, side in zip((h, w), sides))
     out = np.zeros_like(picture)
     total = [np.zeros(n, np.float32) for n in (h, w)]
     for starts, side, length, sums in zip((rows, columns), sides, (h, w), total):
         for start in starts:
-            sums[start : start + side] += _window(start, side, length, overlap)
+            sums[start : start + side] += window(start, side, length, overlap)
     done = 0
     for top in rows:
         for left in columns:
             part = np.s_[top : top + sides[0], left : left + sides[1]]
             x = np.asarray(_finish(**chosen)(jnp.asarray(picture[part]), k, weight=weight))
-            share = np.outer(_window(top, sides[0], h, overlap), _window(left, sides[1], w, overlap))
+            share = np.outer(window(top, sides[0], h, overlap), window(left, sides[1], w, overlap))
             out[part] += x * share[..., None]
             done += 1
             if on_tile:

@@ -13,12 +13,13 @@ LEVELS = [
     {"types"},
     {"blur", "noise", "locate", "motion", "metrics", "score", "nets", "losses"},
     {"prior", "transforms", "finish", "weights"},
+    {"operators"},
     {"start"},
     {"methods"},
     {"checkpoint", "run"},
     {"auto", "tiles", "encoder"},
     {"images", "allocator", "data", "settings"},
-    {"pretrain"},
+    {"pretrain", "transfer"},
     {"deblur", "demo", "cli", "bench", "__main__"},
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -9,17 +9,17 @@ from skimage import data
 
 from jbid.blur import blur
 from jbid.motion import gaussian_process_kernel
-from jbid.tiles import TILE_OPTIONS, Region, _starts, _window, finish_large, informative
+from jbid.tiles import TILE_OPTIONS, Region, finish_large, informative, starts_of, window
 
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
 def test_tiles_cover_and_their_weights_are_positive(length, tile, overlap):
-    starts = _starts(length, tile, overlap)
+    starts = starts_of(length, tile, overlap)
     assert starts[0] == 0 and starts[-1] == length - tile
     assert all(b - a <= tile - overlap for a, b in itertools.pairwise(starts))
     total = np.zeros(length)
     for start in starts:
-        total[start : start + tile] += _window(start, tile, length, overlap)
+        total[start : start + tile] += window(start, tile, length, overlap)
     # everywhere at least one tile counts fully or two share
     assert total.min() >= 0.99
 

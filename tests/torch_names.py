@@ -111,3 +111,34 @@ def encoder_variables(weights: dict[str, np.ndarray]) -> dict:
         params[f"_Block_{i}"], statistics[f"_Block_{i}"] = part(pairs)
     head = {"weight": jnp.asarray(weights["model.fc.weight"].T), "bias": jnp.asarray(weights["model.fc.bias"])}
     return {"params": params | head, "batch_stats": statistics}
+
+
+def wizard_variables(weights: dict[str, np.ndarray], front: int, back: int, blocks: int) -> dict:
+    """Variables of `jbid.nets.wizard.KernelWizard` from the published operator family's."""
+
+    def conv(source, kernel="kernel", transposed=False):
+        w = weights[f"{source}.weight"].transpose(*((2, 3, 0, 1) if transposed else (2, 3, 1, 0)))
+        bias = {"bias": jnp.asarray(weights[f"{source}.bias"])} if f"{source}.bias" in weights else {}
+        return {kernel: jnp.asarray(w)} | bias
+
+    def residual(source):
+        return {f"Conv_{i}": conv(f"{source}.conv{i + 1}") for i in range(2)}
+
+    e, k, r = "feature_extractor", "kernel_extractor.model", "recon_trunk"
+    extractor = {"Conv_0": conv(f"{e}.0")}
+    extractor |= {f"Convolution_{i}": conv(f"{e}.{2 * i + 2}", "weight") for i in range(2)}
+    extractor |= {f"_Residual_{i}": residual(f"{e}.{6 + i}") for i in range(front)}
+    kernels = {"Conv_0": conv(f"{k}.1")}
+    kernels |= {f"Convolution_{i}": conv(f"{k}.{4 + 3 * i}", "weight") for i in range(5)}
+    for i in range(blocks):
+        kernels[f"_Mirrored_{i}"] = {f"Conv_{j}": conv(f"{k}.{19 + i}.conv_block.{1 + 4 * j}") for j in range(2)}
+    adapter, level = {"Convolution_0": conv("adapter.model.down.0", "weight")}, "adapter.model"
+    for i in range(1, 5):
+        adapter[f"Transposed_{5 - i}"] = conv(f"{level}.up.1", "weight", True)
+        level += ".submodule"
+        adapter[f"Convolution_{i}"] = conv(f"{level}.down.1", "weight")
+    adapter["Transposed_0"] = conv(f"{level}.up.1", "weight", True)
+    reconstruction = {f"_Residual_{i}": residual(f"{r}.{i}") for i in range(back)}
+    reconstruction |= {f"Conv_{i}": conv(f"{r}.{back + at}") for i, at in enumerate((0, 3, 6, 8))}
+    parts = {"extractor": extractor, "kernels": kernels, "adapter": adapter, "reconstruction": reconstruction}
+    return {"params": parts}

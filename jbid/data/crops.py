@@ -16,12 +16,17 @@ KEPT_APART = 20  # each so manieth photo is not trained on
 ROUNDS = 10_000  # over all photos; grain counts items in 64 bits and an endless repetition overflows
 
 
+def files(folder: Path) -> list[Path]:
+    """The pictures in a folder and its subfolders, by their suffixes, in order."""
+    known = set(Image.registered_extensions())
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in known and p.is_file())
+
+
 class _Folder:
     """The photos under a folder as a random-access source."""
 
     def __init__(self, folder: Path):
-        known = set(Image.registered_extensions())
-        self._files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known and p.is_file())
+        self._files = files(folder)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -57,44 +62,76 @@ def _source(name: str) -> Any:
         raise ValueError(f"{name}: neither a folder nor a TFDS data set that is prepared here ({error})") from None
 
 
-def _luma(record: Any) -> NDArray[np.float32]:
+def _picture(record: Any) -> NDArray[np.float32]:
     if isinstance(record, dict):
         if "image" not in record:
             raise ValueError(f"the data set has no 'image', only {', '.join(record)}")
         record = np.asarray(record["image"], np.float32) / 255
-    return images.luma(record)[..., 0]
+    return record
 
 
-def _crop(picture: NDArray[np.float32], rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """A random square of `side` pixels, turned and mirrored at random; a smaller picture is enlarged first."""
-    h, w = picture.shape
-    if min(h, w) < side:
-        factor = side / min(h, w)
-        shape = (max(side, round(w * factor)), max(side, round(h * factor)))
-        picture = np.asarray(Image.fromarray(picture).resize(shape, Image.Resampling.BICUBIC)).clip(0, 1)
-        h, w = picture.shape
-    top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    part = picture[top : top + side, left : left + side]
+def turned(part: NDArray, rng: np.random.Generator) -> NDArray:
+    """A square picture turned by a multiple of 90 degrees and mirrored, or not, at random."""
     part = np.rot90(part, int(rng.integers(4)))
     return np.ascontiguousarray(part[:, ::-1] if rng.integers(2) else part)
 
 
-def crops(name: str, side: int, seed: int, *, held_out: bool = False) -> Any:
-    """Crops of luma, (side, side) float32 in [0, 1], as a `grain.MapDataset`: item i is the same in every run.
+def place(shape: Sequence[int], side: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random square of `side` pixels in a picture of this shape, which must hold it."""
+    top, left = (int(rng.integers(n - side + 1)) for n in shape[:2])
+    return slice(top, top + side), slice(left, left + side)
 
-    `name` is a folder, searched with its subfolders, or a TFDS data set, with its split after a colon ("train" if
-    there is none), read by `tfds.data_source` without TensorFlow; it must have been prepared. Photos come in an order
-    that is shuffled anew in each round. Every twentieth photo is kept apart, for `held_out`; of fewer than twenty, all
-    serve both. Raises ValueError where there is neither.
+
+def crop(picture: NDArray[np.float32], rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """A random square (side, side, c) of a picture (h, w, c), `turned`; a smaller picture is enlarged first."""
+    h, w = picture.shape[:2]
+    if min(h, w) < side:
+        factor = side / min(h, w)
+        shape = (max(side, round(w * factor)), max(side, round(h * factor)))
+        channels = (Image.fromarray(channel) for channel in np.moveaxis(picture, -1, 0))
+        larger = [np.asarray(channel.resize(shape, Image.Resampling.BICUBIC)) for channel in channels]
+        picture = np.stack(larger, -1).clip(0, 1)
+    return turned(picture[place(picture.shape, side, rng)], rng)
+
+
+def rgb(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture (h, w, 1 or 3) in three channels."""
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+def apart(n: int, held_out: bool | None) -> list[int]:
+    """Which of n photos serve for training, or, every twentieth, for measuring; of fewer than twenty, all for both.
+
+    With None all of them.
+    """
+    return [i for i in range(n) if n < KEPT_APART or held_out is None or (i % KEPT_APART == 0) == held_out]
+
+
+def endless(source: Any, seed: int) -> Any:
+    """A random-access source as a `grain.MapDataset`, shuffled anew in each of `ROUNDS` rounds.
+
+    Raises ValueError where grain is not installed.
     """
     try:
         import grain
     except ImportError:
         raise ValueError("pretraining needs grain: install jbid[pretrain]") from None
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat(ROUNDS)
+
+
+def crops(name: str, side: int, seed: int, *, held_out: bool | None = False, colour: bool = False) -> Any:
+    """Crops of luma, (side, side) float32 in [0, 1], as a `grain.MapDataset`: item i is the same in every run.
+
+    With `colour` they are (side, side, 3). `name` is a folder, searched with its subfolders, or a TFDS data set, with
+    its split after a colon ("train" if there is none), read by `tfds.data_source` without TensorFlow; it must have been
+    prepared. Photos come in an order that is shuffled anew in each round. Every twentieth photo is kept apart, for
+    `held_out` (`apart`); None takes all. Raises ValueError where there is neither.
+    """
     source = _source(name)
     if not len(source):
         raise ValueError(f"{name}: no photos there")
-    if len(source) >= KEPT_APART:
-        source = _Part(source, [i for i in range(len(source)) if (i % KEPT_APART == 0) == held_out])
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat(ROUNDS)
-    return data.map(_luma).random_map(lambda picture, rng: _crop(picture, rng, side))
+    data = endless(_Part(source, apart(len(source), held_out)), seed)
+    if colour:
+        return data.map(lambda record: rgb(_picture(record))).random_map(lambda x, rng: crop(x, rng, side))
+    gray = data.map(lambda record: images.luma(_picture(record)))
+    return gray.random_map(lambda x, rng: crop(x, rng, side)[..., 0])

@@ -6,14 +6,13 @@ jbid these take a leading batch axis, as their batch norms have statistics over 
 
 from __future__ import annotations
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jbid.nets.layers import leaky_relu
+from jbid.nets.windowed import Convolution, Transposed
 
 # kernel, stride and padding of the four transposed convolutions of each size
 GENERATORS = {
@@ -32,55 +31,7 @@ DISCRIMINATORS = {
 }
 SIZES = tuple(GENERATORS)
 LATENT = 100
-_normal = nn.initializers.normal(0.02)
 _EPSILON = 0.8  # the authors pass it where PyTorch expects epsilon
-
-
-def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array, "n a b k k c"]:
-    """The k x k windows of x, zero-padded by p, at every s-th pixel; columns before rows in the two window axes."""
-    x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
-    for axis in (1, 2):
-        n = (x.shape[axis] - k) // s + 1
-        x = jnp.stack([jax.lax.slice_in_dim(x, i, i + s * (n - 1) + 1, s, axis) for i in range(k)], 3)
-    return x
-
-
-class _Windowed(nn.Module):
-    """What a convolution over square windows and its adjoint are made of."""
-
-    features: int
-    size: int
-    stride: int
-    padding: int
-
-
-class Convolution(_Windowed):
-    """Correlation without bias, as one matrix product: its gradients are products too, which XLA's CPU backend runs
-    several times faster than those of a strided convolution, and in loops as well."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
-        c = x.shape[-1]
-        weight = self.param("weight", _normal, (self.size, self.size, c, self.features))
-        windows = _unfolded(x, self.size, self.stride, self.padding)
-        shape = windows.shape[:3]
-        # windows hold columns before rows
-        y = windows.reshape(-1, self.size**2 * c) @ weight.swapaxes(0, 1).reshape(-1, self.features)
-        return y.reshape(*shape, self.features)
-
-
-class Transposed(_Windowed):
-    """The adjoint of `Convolution`: out[p] = sum_q w[p - s q] x[q], side s (h - 1) + k - 2 p. Without bias."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
-        n, h, w, c = x.shape
-        k, s, p = self.size, self.stride, self.padding
-        weight = self.param("weight", _normal, (k, k, c, self.features))
-        taps = weight.transpose(2, 1, 0, 3).reshape(c, -1)
-        windows = (x.reshape(-1, c) @ taps).reshape(n, h, w, k, k, self.features)
-        out = jax.ShapeDtypeStruct((n, s * (h - 1) + k - 2 * p, s * (w - 1) + k - 2 * p, self.features), x.dtype)
-        return jax.linear_transpose(partial(_unfolded, k=k, s=s, p=p), out)(windows)[0]
 
 
 def _around_one(key: Array, shape, dtype=jnp.float32) -> Array:

@@ -31,7 +31,7 @@ from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.pretrain.degrade import Degradation, degraded
-from jbid.pretrain.loop import Training
+from jbid.pretrain.loop import Ahead, Training
 from jbid.run import compiled
 
 HELD_OUT = 50  # pairs that similarities are measured on
@@ -128,19 +128,6 @@ def _blurrer(settings: Settings, held_out: bool) -> Callable[[int, int], Pair]:
     return pairs
 
 
-class _Ahead:
-    """`make(t)` of the next step, made while this one is computed."""
-
-    def __init__(self, make: Callable[[int], Any]):
-        self._make, self._pool = make, ThreadPoolExecutor(1)
-        self._next: dict[int, Any] = {}
-
-    def __call__(self, t: int) -> Any:
-        now = self._next.pop(t, None) or self._pool.submit(self._make, t)
-        self._next = {t + 1: self._pool.submit(self._make, t + 1)}
-        return now.result()
-
-
 def _similarity(kernels: NDArray, truth: NDArray) -> float:
     return float(np.mean([kernel_similarity(k, t) for k, t in zip(np.asarray(kernels), np.asarray(truth))]))
 
@@ -209,7 +196,7 @@ def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Traini
         metrics=("loss", "kernel", "code"),
         init=init,
         step=step,
-        batch=_Ahead(lambda t: pairs(t * batch, batch)),
+        batch=Ahead(lambda t: pairs(t * batch, batch)),
         measured=measured,
         samples=samples,
         network=lambda state: state.variables,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,19 @@ class Training(NamedTuple):
     samples: Callable[[Any], NDArray]
     network: Callable[[Any], Mapping[str, Any]]
     made_with: Mapping[str, str] = {}
+
+
+class Ahead:
+    """`make(t)` of the next step, made while this one is computed."""
+
+    def __init__(self, make: Callable[[int], Any]):
+        self._make, self._pool = make, ThreadPoolExecutor(1)
+        self._next: dict[int, Any] = {}
+
+    def __call__(self, t: int) -> Any:
+        now = self._next.pop(t, None) or self._pool.submit(self._make, t)
+        self._next = {t + 1: self._pool.submit(self._make, t + 1)}
+        return now.result()
 
 
 def grid(pictures: NDArray, columns: int = 8) -> NDArray[np.float32]:

@@ -1,0 +1,107 @@
+"""A trained blur-operator family on single pictures of any size: F(x, k), k = G(x, y) (Tran et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jbid import weights
+from jbid.nets.wizard import STRIDE, WIDTHS, KernelWizard
+
+SAMPLED = 1.2  # standard deviation of the codes that the authors draw
+
+
+def grid(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of the code of a picture of this shape: one place to each `STRIDE` pixels begun."""
+    return -(-shape[0] // STRIDE), -(-shape[1] // STRIDE)
+
+
+def _room(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    missing = [places * STRIDE - n for places, n in zip(grid(shape), shape[:2])]
+    return [(n // 2, n - n // 2) for n in missing]
+
+
+def padded(image: Float[Array, "h w c"]) -> Float[Array, "H W c"]:
+    """The picture mirrored on all sides up to multiples of `STRIDE`."""
+    return jnp.pad(image, [*_room(image.shape), (0, 0)], mode="symmetric")
+
+
+def cropped(image: Float[Array, "H W c"], shape: tuple[int, ...]) -> Float[Array, "h w c"]:
+    """The part of a `padded` picture that is the picture of this shape."""
+    (top, _), (left, _) = _room(shape)
+    return image[top : top + shape[0], left : left + shape[1]]
+
+
+def fitted(code: Float[Array, "a b d"], places: tuple[int, int]) -> Float[Array, "A B d"]:
+    """A code for a picture of another size: interpolated between its places, so a blur stays where it was."""
+    return code if code.shape[:2] == places else jax.image.resize(code, (*places, code.shape[-1]), "linear")
+
+
+class Operator(NamedTuple):
+    """F and G with their weights, as pure functions of single pictures of any size, (h, w, 1 or 3) in [0, 1].
+
+    `extract(sharp, blurred)` gives mean and deviation of the code (a, b, `width`) of the blur between two pictures of
+    one size, the deviation zero without a VAE; `blur(image, code)` the picture (h, w, c) with that blur, its range
+    not enforced; a code for another size is interpolated (`fitted`). A gray picture goes through all three channels.
+    """
+
+    extract: Callable[[Array, Array], tuple[Array, Array]]
+    blur: Callable[[Array, Array], Array]
+    width: int
+    variational: bool
+
+
+def of_network(net: KernelWizard, variables: Any) -> Operator:
+    """An operator from a network and its variables."""
+
+    def in_colour(image):
+        return jnp.broadcast_to(padded(image), (*(n * STRIDE for n in grid(image.shape)), 3))[None]
+
+    def extract(sharp, blurred):
+        if sharp.shape[:2] != blurred.shape[:2]:
+            raise ValueError(f"got a sharp picture {sharp.shape} and a blurred one {blurred.shape}, expected one size")
+        told = net.apply(variables, in_colour(sharp), in_colour(blurred), method="extract")
+        return told[0][0], told[1][0]
+
+    def blur(image, code):
+        made = net.apply(variables, in_colour(image), fitted(code, grid(image.shape))[None], method="blur")[0]
+        made = cropped(made, image.shape)
+        return made if image.shape[-1] == 3 else made.mean(-1, keepdims=True)
+
+    return Operator(extract, blur, net.widths.code, net.variational)
+
+
+@functools.lru_cache(maxsize=4)
+def operator(name: str = "operator", folder: str | Path = weights.SHIPPED) -> Operator:
+    """The operator `name` of a folder of weights. Raises ValueError where it is missing or damaged."""
+    variables = weights.load(name, folder)
+    said = weights.manifest(folder)[f"{name}.npz"]["settings"]
+    return of_network(KernelWizard(WIDTHS[said["width"]], said["variational"]), variables)
+
+
+def transferred(
+    of: Operator, sharp: Float[Array, "h w c"], blurred: Float[Array, "h w c"], target: Float[Array, "H W C"]
+) -> Float[Array, "H W C"]:
+    """The blur between two pictures put on a third: F(target, G(sharp, blurred)) (section 3.4), in [0, 1]."""
+    return jnp.clip(of.blur(target, of.extract(sharp, blurred)[0]), 0, 1)
+
+
+def drawn(of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPLED) -> Float[Array, "a b d"]:
+    """A random code k ~ N(0, scale^2) for a picture of this shape.
+
+    Raises ValueError for an operator that was trained without the VAE, whose codes have no known distribution.
+    """
+    if not of.variational:
+        raise ValueError("blurs can be drawn from an operator with a VAE alone; use weights trained with variational")
+    return scale * jax.random.normal(key, (*grid(shape), of.width))
+
+
+def sampled(of: Operator, key: Array, target: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """The picture with a blur that is `drawn`, F(target, k), in [0, 1]. Raises ValueError as that does."""
+    return jnp.clip(of.blur(target, drawn(of, key, target.shape)), 0, 1)

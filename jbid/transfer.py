@@ -1,0 +1,147 @@
+"""Blur transfer and synthesis on pictures of any size, and data sets of pairs made by it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid import images as im
+from jbid.nets.wizard import STRIDE
+from jbid.operators import Operator, fitted, grid, padded, sampled, transferred
+from jbid.run import compiled
+from jbid.tiles import starts_of, window
+
+TILE, OVERLAP = 8, 2  # places of the code: pictures of more than 1024 pixels go through the networks in parts
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(of: Operator) -> tuple[Callable, Callable]:
+    return compiled(lambda x, y: of.extract(x, y)[0]), compiled(of.blur)
+
+
+def _tiled(
+    places: tuple[int, int], scale: int, channels: int, made: Callable[[int, int, int, int], NDArray]
+) -> NDArray[np.float32]:
+    """What `made(top, left, rows, columns)` gives of each tile, in places, blended; `scale` pixels to a place."""
+    sides = [min(TILE, n) for n in places]
+    total = np.zeros((places[0] * scale, places[1] * scale, channels), np.float32)
+    weight = np.zeros((*total.shape[:2], 1), np.float32)
+    for top in starts_of(places[0], sides[0], min(OVERLAP, sides[0] - 1)):
+        for left in starts_of(places[1], sides[1], min(OVERLAP, sides[1] - 1)):
+            part = made(top, left, *sides)
+            ramps = [
+                window(first * scale, n * scale, whole * scale, OVERLAP * scale)
+                for first, n, whole in zip((top, left), sides, places)
+            ]
+            share = np.outer(*ramps)[..., None]
+            at = tuple(slice(first * scale, (first + n) * scale) for first, n in zip((top, left), sides))
+            total[at] += share * part
+            weight[at] += share
+    return total / weight
+
+
+def code_of(of: Operator, sharp: NDArray[np.float32], blurred: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The code (a, b, d) of the blur between two pictures of one size; of large ones in overlapping tiles.
+
+    Raises ValueError for pictures of different sizes.
+    """
+    if sharp.shape[:2] != blurred.shape[:2]:
+        sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (sharp, blurred))
+        raise ValueError(f"got pictures of {sizes} pixels, expected a sharp and a blurred one of one size")
+    whole = [np.asarray(padded(jnp.asarray(x))) for x in (sharp, blurred)]
+    extract = _compiled(of)[0]
+
+    def made(top, left, rows, columns):
+        at = (slice(top * STRIDE, (top + rows) * STRIDE), slice(left * STRIDE, (left + columns) * STRIDE))
+        return np.asarray(extract(*(jnp.asarray(x[at]) for x in whole)))
+
+    return _tiled(grid(sharp.shape), 1, of.width, made)
+
+
+def with_code(of: Operator, picture: NDArray[np.float32], code: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The picture (h, w, c) with the blur of a code, F(picture, code), in [0, 1]; large ones in overlapping tiles."""
+    places = grid(picture.shape)
+    whole = np.asarray(padded(jnp.asarray(picture)))
+    code = np.asarray(fitted(jnp.asarray(code), places))
+    blur = _compiled(of)[1]
+
+    def made(top, left, rows, columns):
+        at = (slice(top * STRIDE, (top + rows) * STRIDE), slice(left * STRIDE, (left + columns) * STRIDE))
+        return np.asarray(blur(jnp.asarray(whole[at]), jnp.asarray(code[top : top + rows, left : left + columns])))
+
+    top, left = ((n - m) // 2 for n, m in zip(whole.shape, picture.shape[:2]))
+    return np.clip(
+        _tiled(places, STRIDE, picture.shape[-1], made)[top:, left:][: picture.shape[0], : picture.shape[1]], 0, 1
+    )
+
+
+def psnr(a: NDArray, b: NDArray) -> float:
+    """-10 log10 mean (a - b)^2, in dB; of pictures in [0, 1]."""
+    return float(-10 * np.log10(max(np.mean(np.square(np.subtract(a, b))), 1e-12)))
+
+
+LOG = "pairs.csv"
+
+
+def write_pairs(
+    of: Operator,
+    targets: Any,
+    count: int,
+    out: Path,
+    *,
+    sources: Any = None,
+    seed: int = 0,
+    batch: int = 8,
+) -> Iterator[int]:
+    """`count` pairs `out`/sharp/<i>.png and `out`/blur/<i>.png: crops of `targets`, blurred by the operator.
+
+    `targets` and `sources` are random-access sources of crops of one size, such as `jbid.data.crops.crops` and
+    `jbid.data.pairs.pairs`. Target i gets the blur of source i, F(target, G(sharp, blurred)), or without sources one
+    that is drawn, k ~ N(0, 1.2^2). `out`/pairs.csv tells for each source how well F(sharp, G(sharp, blurred)) gives
+    its blurred picture, as PSNR, and how far that is from the sharp one. What is there already is not made again;
+    yields the number of pairs that are done.
+    """
+    for part in ("sharp", "blur"):
+        (out / part).mkdir(parents=True, exist_ok=True)
+
+    def paths(i: int) -> list[Path]:
+        return [out / part / f"{i:06}.png" for part in ("sharp", "blur")]
+
+    # the blurred picture is written last
+    missing = [i for i in range(count) if not paths(i)[1].exists()]
+    rows: dict[int, list] = {}
+    if (out / LOG).exists():
+        with (out / LOG).open(newline="") as file:
+            rows = {int(row[0]): row for row in list(csv.reader(file))[1:]}
+    key = jax.random.key(seed)
+    put_on = compiled(jax.vmap(lambda x, y, target: transferred(of, x, y, target)))
+    drawn = compiled(jax.vmap(lambda i, target: sampled(of, jax.random.fold_in(key, i), target)))
+    yield count - len(missing)
+    for first in range(0, len(missing), batch):
+        chosen = missing[first : first + batch]
+        # the last batch is filled up, so that one program serves all
+        filled = [*chosen, *[chosen[-1]] * (batch - len(chosen))]
+        target = np.stack([targets[i] for i in filled])
+        if sources is None:
+            made = np.asarray(drawn(jnp.asarray(filled), jnp.asarray(target)))
+        else:
+            sharp, blurred = (np.stack(column) for column in zip(*(sources[i] for i in filled)))
+            made = np.asarray(put_on(sharp, blurred, target))
+            again = np.asarray(put_on(sharp, blurred, sharp))
+            for j, i in enumerate(chosen):
+                rows[i] = [i, f"{psnr(again[j], blurred[j]):.3f}", f"{psnr(sharp[j], blurred[j]):.3f}"]
+            with im.replacing(out / LOG) as temporary, temporary.open("w", newline="") as file:
+                header = ["pair", "psnr_of_source_reblurred", "psnr_of_source_sharp"]
+                csv.writer(file).writerows([header, *(rows[i] for i in sorted(rows))])
+        for j, i in enumerate(chosen):
+            for path, picture in zip(paths(i), (target[j], made[j])):
+                im.write(path, picture)
+        yield count - len(missing) + first + len(chosen)

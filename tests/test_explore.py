@@ -1,0 +1,293 @@
+"""The blur-operator family: networks, training, transfer."""
+
+from __future__ import annotations
+
+import csv
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jbid import images, losses, operators, weights
+from jbid.blur import blur
+from jbid.cli import main
+from jbid.data import pairs as data
+from jbid.nets import wizard
+from jbid.nets.wizard import KernelWizard, Widths
+from jbid.pretrain import loop
+from jbid.pretrain import operator as training
+from jbid.transfer import code_of, psnr, with_code
+from tests.torch_names import drawn_weights, wizard_variables
+
+TINY = Widths(4, 4, 8, 1, 1, 1)
+
+
+@pytest.mark.parametrize("name, variational", [("plain", False), ("vae", True)])
+def test_the_operator_family_gives_the_authors_values(golden, name, variational):
+    given = golden(f"kernel_wizard_{name}")
+    net = KernelWizard(Widths(8, 64, 64, 2, 2, 2), variational)
+    variables = wizard_variables(drawn_weights(str(given["order"]), given["seed"]), 2, 2, 2)
+    rng = np.random.default_rng(10)
+    x, y = (rng.uniform(0, 1, (1, 3, 256, 256)).astype(np.float32).transpose(0, 2, 3, 1) for _ in range(2))
+    chex.assert_trees_all_equal_shapes(variables, jax.eval_shape(net.init, jax.random.key(0), x, y))
+    made, mean, deviation = (np.asarray(v).transpose(0, 3, 1, 2) for v in jax.jit(net.apply)(variables, x, y))
+    np.testing.assert_allclose(mean, given["k_mean"], atol=1e-5)
+    np.testing.assert_allclose(deviation, given["k_sigma"], atol=1e-5)
+    np.testing.assert_allclose(made[:, :, 100:164, 60:124], given["y_hat_crop"], atol=1e-4)
+    assert made.std() == pytest.approx(float(given["y_hat_std"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("variational, count", [(False, 49_205_187), (True, 115_265_475)])
+def test_parameters_at_published_width(variational, count):
+    x = jnp.zeros((1, 128, 128, 3))
+    shapes = jax.eval_shape(KernelWizard(wizard.WIDTHS["published"], variational).init, jax.random.key(0), x, x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+    shapes = jax.eval_shape(KernelWizard(wizard.WIDTHS["compact"]).init, jax.random.key(0), x, x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= 6_000_000
+
+
+def test_losses_are_the_authors(golden):
+    given = golden("explore_losses")
+    a, b = (jnp.asarray(given[name][0].transpose(1, 2, 0)) for name in "ab")
+    assert losses.charbonnier_distance(a, b) == pytest.approx(float(given["charbonnier"]), rel=1e-4)
+    assert losses.hyper_laplacian(a) == pytest.approx(float(given["hyper_laplacian"]), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Networks of tiny width with random weights, without and with a VAE."""
+    x = jnp.zeros((1, 128, 128, 3))
+    made = {}
+    for variational in (False, True):
+        net = KernelWizard(TINY, variational)
+        made[variational] = operators.of_network(net, jax.jit(net.init)(jax.random.key(1), x, x))
+    return made
+
+
+@pytest.mark.parametrize("shape", [(97, 240, 3), (131, 128, 1), (511, 387, 3)])
+def test_pictures_of_any_size_are_blurred(tiny, shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(2, *shape)).astype(np.float32)
+    of = tiny[False]
+    code = code_of(of, x, y)
+    assert code.shape == (-(-shape[0] // 128), -(-shape[1] // 128), TINY.code)
+    assert with_code(of, x, code).shape == shape
+
+
+def test_where_nothing_is_padded_the_networks_see_the_picture_itself(tiny):
+    x, y = jax.random.uniform(jax.random.key(0), (2, 256, 128, 3))
+    of = tiny[False]
+    mean, deviation = of.extract(x, y)
+    assert not np.asarray(deviation).any()
+    np.testing.assert_allclose(code_of(of, np.asarray(x), np.asarray(y)), mean, atol=1e-5)
+    np.testing.assert_allclose(
+        with_code(of, np.asarray(x), np.asarray(mean)), jnp.clip(of.blur(x, mean), 0, 1), atol=1e-5
+    )
+
+
+def test_tiles_show_no_seams(tiny, monkeypatch):
+    x, y = np.asarray(jax.random.uniform(jax.random.key(0), (2, 640, 150, 3)))
+    x, y = (np.asarray(blur(jnp.asarray(v), jnp.full((9, 9), 1 / 81))) for v in (x, y))
+    of = tiny[False]
+    code = code_of(of, x, y)
+    whole = with_code(of, x, code)
+    monkeypatch.setattr("jbid.transfer.TILE", 3)
+    tiled = with_code(of, x, code)
+    assert np.abs(tiled - whole).max() < 0.02
+    assert np.abs(np.diff(tiled - whole, axis=0)).max() < 0.01
+
+
+def test_a_code_keeps_its_places_in_a_picture_of_another_size():
+    code = np.zeros((2, 2, 1), np.float32)
+    code[0] = 1
+    wide = np.asarray(operators.fitted(jnp.asarray(code), (4, 6)))
+    assert wide.shape == (4, 6, 1) and (wide[0] > wide[-1]).all()
+    assert operators.fitted(code, (2, 2)) is code
+
+
+def test_divergence_vanishes_for_the_standard_normal_distribution():
+    zeros = jnp.zeros((2, 3))
+    assert training.divergence(zeros, zeros + 1) == pytest.approx(0, abs=1e-5)
+    # sum mu^2 + sigma^2 - log sigma^2 - 1
+    assert training.divergence(zeros + 2, zeros + 0.5) == pytest.approx(6 * (4 + 0.25 + 2 * np.log(2) - 1), rel=1e-5)
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Two pairs in either layout, a clip of 40 frames in which a bright bar moves, and a photo."""
+    rng = np.random.default_rng(0)
+    for kind, value in (("sharp", 0.25), ("blur", 0.75)):
+        (tmp_path / "pairs" / kind).mkdir(parents=True)
+        images.write(tmp_path / "pairs" / kind / "a.png", np.full((140, 150, 3), value))
+        images.write(tmp_path / "pairs" / f"b_{kind}.png", np.full((128, 128, 1), value))
+    (tmp_path / "frames" / "clip").mkdir(parents=True)
+    for i in range(40):
+        frame = np.zeros((130, 200, 3))
+        frame[:, 4 * i : 4 * i + 20] = 1
+        images.write(tmp_path / "frames" / "clip" / f"{i:03}.png", frame)
+    (tmp_path / "photos").mkdir()
+    images.write(tmp_path / "photos" / "p.png", rng.uniform(size=(200, 220, 3)))
+    return tmp_path
+
+
+def test_pairs_come_from_pairs_frames_and_photos(sources):
+    found = data.paired(sources / "pairs")
+    assert sorted((a.name, b.name) for a, b in found) == [("a.png", "a.png"), ("b_sharp.png", "b_blur.png")]
+    of_pairs = data.pairs(128, 0, folder=str(sources / "pairs"))
+    assert all(of_pairs[i].sharp.max() < 0.3 and of_pairs[i].blurred.min() > 0.7 for i in range(4))
+    of_frames = data.pairs(128, 0, frames=str(sources / "frames"))
+    pair = of_frames[3]
+    assert pair.sharp.shape == (128, 128, 3) and set(np.unique(pair.sharp)) <= {0, 1}
+    assert ((pair.blurred > 0.1) & (pair.blurred < 0.95)).any()
+    of_photos = data.pairs(128, 0, photos=str(sources / "photos"), size=9)
+    sharp, blurred = of_photos[0]
+    assert sharp.std() > 2 * blurred.std()
+    mixed = dict(folder=str(sources / "pairs"), photos=str(sources / "photos"), mix={"pairs": 3, "photos": 1}, size=9)
+    both = data.pairs(128, 0, **mixed)
+    assert sum(np.ptp(both[i].sharp) == 0 for i in range(8)) == 6
+    np.testing.assert_array_equal(both[5].blurred, data.pairs(128, 0, **mixed)[5].blurred)
+
+
+def test_averaged_frames_are_linear_in_light():
+    dark, light = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 255, np.uint8)
+    np.testing.assert_allclose(data.averaged([dark, light]), 0.5 ** (1 / 2.2), rtol=1e-5)
+    np.testing.assert_allclose(data.averaged([light, light, light]), 1, rtol=1e-5)
+
+
+def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatch):
+    used = {True: set(), False: set()}
+    seen = data._frame
+    for apart in used:
+        monkeypatch.setattr(data, "_frame", lambda path, apart=apart: (used[apart].add(path.name), seen(path))[1])
+        source = data.pairs(128, 0, frames=str(sources / "frames"), held_out=apart)
+        for i in range(60):
+            source[i]
+    assert used[True] and used[False] and not used[True] & used[False]
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (dict(), "no pairs"),
+        (dict(folder="/nowhere"), "/nowhere"),
+        (dict(frames="photos"), "consecutive frames"),
+        (dict(folder="photos"), "no pairs there"),
+        (dict(photos="photos", mix={"sound": 1}), "sound"),
+        (dict(photos="photos", kernels="frames"), "even side"),
+    ],
+)
+def test_bad_sources_are_named(sources, given, words, monkeypatch):
+    monkeypatch.chdir(sources)
+    with pytest.raises(ValueError, match=words):
+        data.pairs(128, 0, **given)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    monkeypatch.setattr(wizard, "WIDTHS", {"compact": TINY})
+    monkeypatch.setattr(training, "WIDTHS", {"compact": TINY})
+    monkeypatch.setattr(operators, "WIDTHS", {"compact": TINY})
+    monkeypatch.setattr(training, "HELD_OUT", 2)
+
+
+def trained(sources, folder, until=None, **changes):
+    settings = training.Settings(
+        **dict(photos=str(sources / "photos"), size=9, crop=128, width="compact", batch=2, rate=1e-3, steps=20)
+        | changes
+    )
+    about = {"settings": settings._asdict()}
+    stop = None if until is None else (lambda now: now.step >= until)
+    made = training.training(settings)
+    loop.train(
+        made,
+        settings.steps,
+        folder,
+        seconds=0,
+        settings=settings._asdict(),
+        about=about,
+        on_chunk=stop,
+        resume=(folder / "checkpoint").exists(),
+    )
+    return settings
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_a_resumed_operator_is_the_uninterrupted_one(sources, narrow, variational):
+    options = dict(variational=variational, schedule="restarts", periods=(10, 10))
+    trained(sources, sources / "whole", **options)
+    trained(sources, sources / "parts", until=10, **options)
+    trained(sources, sources / "parts", **options)
+    name = "operator_vae" if variational else "operator"
+    for file in (f"weights/{name}.npz", "metrics.jsonl"):
+        assert (sources / "whole" / file).read_bytes() == (sources / "parts" / file).read_bytes(), file
+
+
+def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
+    settings = training.Settings(pairs=str(sources / "pairs"), crop=128, width="compact", batch=2, rate=1e-2)
+    made = training.training(settings)
+    state, pair, step = jax.jit(made.init)(jax.random.key(0)), made.batch(0), jax.jit(made.step)
+    told = []
+    for t in range(12):
+        state, values = step(state, pair, t)
+        told.append(float(values[0]))
+    assert told[-1] < 0.9 * told[0]
+
+
+def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
+    trained(sources, sources / "plain")
+    settings = training.Settings(
+        photos=str(sources / "photos"),
+        size=9,
+        crop=128,
+        width="compact",
+        variational=True,
+        initial=str(sources / "plain" / "weights"),
+    )
+    start = jax.jit(training.training(settings).init)(jax.random.key(5)).variables["params"]
+    plain = weights.load("operator", sources / "plain" / "weights")["params"]
+    chex.assert_trees_all_equal(start["reconstruction"], plain["reconstruction"])
+    chex.assert_trees_all_equal(start["kernels"]["Conv_0"], plain["kernels"]["Conv_0"])
+
+
+def test_transfer_and_augment_from_the_command_line(sources, narrow, capsys):
+    trained(sources, sources / "plain", steps=10)
+    folder = str(sources / "plain" / "weights")
+    a, b = (str(sources / "pairs" / kind / "a.png") for kind in ("sharp", "blur"))
+    out = sources / "out"
+    images.write(sources / "photos" / "gray.png", np.full((97, 200, 1), 0.5))
+    (sources / "broken.png").write_text("no")
+    command = ["transfer", "--sharp", a, "--blurry", b, "--weights", folder, "--out", str(out), "--target"]
+    assert main([*command, str(sources / "photos"), str(sources / "broken.png")]) == 2
+    error = capsys.readouterr().err
+    assert "broken.png" in error and "Traceback" not in error
+    assert images.read(out / "gray_blurred.png").shape == (97, 200, 1)
+    assert images.read(out / "p_blurred.png").shape == (200, 220, 3)
+
+    command = ["augment", "--pairs", str(sources / "pairs"), "--target", str(sources / "photos"), "--weights", folder]
+    command += ["--crop", "64", "--out", str(out)]
+    assert main([*command, "--count", "3"]) == 0
+    first = {path: path.read_bytes() for path in out.rglob("0*.png")}
+    assert len(first) == 6
+    changed = out / "blur" / "000001.png"
+    changed.unlink()
+    assert main([*command, "--count", "5"]) == 0
+    assert changed.read_bytes() == first[changed] and len(list((out / "blur").iterdir())) == 5
+    with (out / "pairs.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["pair", "0", "1", "2", "3", "4"]
+    sharp, blurred = (images.read(p) for p in (a, b))
+    assert float(rows[1][2]) == pytest.approx(psnr(sharp[:2], blurred[:2]), abs=0.01)
+
+    capsys.readouterr()
+    for wrong in (
+        ["transfer", "--target", a],
+        ["transfer", "--sharp", a, "--target", a],
+        ["transfer", "--sample", "--target", a, "--weights", folder],
+        ["augment", "--target", a],
+        [*command, "--seed", "2"],
+    ):
+        assert main([*wrong, "--out", str(out)] if wrong[0] == "transfer" else wrong) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("jbid: error: ") and error.count("\n") == 1
