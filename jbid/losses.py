@@ -122,6 +122,21 @@ def hyper_laplacian(image: Float[Array, "H W c"], alpha: float = 0.66) -> Float[
     return jnp.mean((gu**2 + gv**2 + 1e-6) ** (alpha / 2))
 
 
+def sparse_sobel(alpha: float = 0.66) -> Loss:
+    """`hyper_laplacian` of the image, (g_u^2 + g_v^2)^(alpha / 2) of Tran et al. 2021, Eq. 5."""
+    return lambda estimate, reblurred, blurred, t: hyper_laplacian(estimate.image, alpha)
+
+
+def kernel_norm() -> Loss:
+    """||k||_2 of whatever the kernel generator gives (Tran et al. 2021, Eq. 5)."""
+    return lambda estimate, reblurred, blurred, t: jnp.sqrt(jnp.sum(jnp.square(estimate.kernel)) + 1e-12)
+
+
+def towards_blurred(estimate, reblurred, blurred, t) -> Float[Array, ""]:
+    """mean (x - y)^2 of the image itself, which must have the size of the picture: a `Loss` to warm up with."""
+    return jnp.mean(jnp.square(estimate.image - blurred))
+
+
 def add(*losses: Loss) -> Loss:
     """The sum of several losses."""
     return lambda *args: functools.reduce(jnp.add, [loss(*args) for loss in losses])

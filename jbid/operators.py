@@ -54,6 +54,7 @@ class Operator(NamedTuple):
     extract: Callable[[Array, Array], tuple[Array, Array]]
     blur: Callable[[Array, Array], Array]
     width: int
+    features: int  # of the networks at a quarter of the size
     variational: bool
 
 
@@ -74,7 +75,7 @@ def of_network(net: KernelWizard, variables: Any) -> Operator:
         made = cropped(made, image.shape)
         return made if image.shape[-1] == 3 else made.mean(-1, keepdims=True)
 
-    return Operator(extract, blur, net.widths.code, net.variational)
+    return Operator(extract, blur, net.widths.code, net.widths.features, net.variational)
 
 
 @functools.lru_cache(maxsize=4)

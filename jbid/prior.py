@@ -186,13 +186,18 @@ def deep_prior(
     forward: Forward = blur,
     restore: Callable[[Estimate, Array], Restored] = centre_crop,
     alternating: bool = False,
+    turns: tuple[int, int] | None = None,
+    renewed: bool = False,
+    penalty: Callable[[Params], Array] | None = None,
 ) -> Method:
     """Minimise loss(x, k, forward(x, k), y) over the parameters of x = G_x(z_x) and k = G_k(z_k).
 
     `tx` holds one optax transformation for each. Joint (SelfDeblur Algorithm 2): one gradient at the current pair moves
     both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
-    loss told is the one before either. The method's estimate is that of the generators without perturbation, and
-    `restore(estimate, blurred)` makes the answer of it.
+    loss told is the one before either. `turns`: so many steps move the kernel alone, then so many the image alone, and
+    so on; `renewed`: the kernel's parameters, code and optimiser begin anew in each of its turns (Tran et al. 2021,
+    Algorithm 1). `penalty`, of the image's parameters, is added to the loss. The method's estimate is that of the
+    generators without perturbation, and `restore(estimate, blurred)` makes the answer of it.
     """
 
     def init(key, blurred, start=None):
@@ -212,7 +217,8 @@ def deep_prior(
 
     def objective(params, state, blurred, key, t):
         now = estimate(params, state.code, key)
-        return loss(now, forward(now.image, now.kernel), blurred, t), now
+        value = loss(now, forward(now.image, now.kernel), blurred, t)
+        return (value if penalty is None else value + penalty(params.image)), now
 
     def moved(part, transform, gradient, opt_state):
         updates, opt_state = transform.update(gradient, opt_state, part)
@@ -242,5 +248,37 @@ def deep_prior(
         state = state._replace(params=Estimate(image_params, kernel_params), opt_state=Estimate(image_opt, kernel_opt))
         return state, Info(value, now, jnp.array(False))
 
-    step = in_turn if alternating else joint
+    def anew(state, blurred, key):
+        params, code = kernel.init(key, blurred)
+        return State(
+            state.key,
+            state.params._replace(kernel=params),
+            state.code._replace(kernel=code),
+            state.opt_state._replace(kernel=tx.kernel.init(params)),
+        )
+
+    def by_turns(state, blurred, t, *, turns):
+        of_kernel = t % sum(turns) < turns[0]
+        if renewed:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, t), 1)
+            state = jax.lax.cond(t % sum(turns) == 0, anew, lambda state, *_: state, state, blurred, key)
+        # both are computed and one is kept: XLA's CPU backend runs convolutions in a branch ten times slower
+        after, info = joint(state, blurred, t)
+
+        def kept(new, old):
+            return Estimate(
+                jax.tree.map(lambda n, o: jnp.where(of_kernel, o, n), new.image, old.image),
+                jax.tree.map(lambda n, o: jnp.where(of_kernel, n, o), new.kernel, old.kernel),
+            )
+
+        state = state._replace(
+            params=kept(after.params, state.params), opt_state=kept(after.opt_state, state.opt_state)
+        )
+        return state, info
+
+    if turns is not None and min(turns) < 1:
+        raise ValueError(f"got turns {turns}, expected at least one step of kernel and image each")
+    step: Callable[..., Any] = in_turn if alternating else joint
+    if turns is not None:
+        step = partial(by_turns, turns=turns)
     return Method(init, step, lambda state: estimate(state.params, state.code), restore)

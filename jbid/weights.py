@@ -106,3 +106,32 @@ def sizes(kind: str, folder: str | Path = SHIPPED) -> list[int]:
     """The kernel sizes that a folder has networks `<kind>_<size>` for, ascending."""
     stems = [Path(name).stem for name in manifest(folder)]
     return sorted(int(stem.removeprefix(f"{kind}_")) for stem in stems if stem.startswith(f"{kind}_"))
+
+
+# places of the convolutions in torchvision's `features`, up to relu5_1
+_VGG19 = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)
+
+
+@functools.lru_cache(maxsize=2)
+def vgg19(path: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Kernels (rows, columns, in, out) and biases of VGG19's convolutions up to relu5_1, from torchvision's file.
+
+    `path` is the state that `torchvision.models.vgg19` loads (vgg19-dcbb9e9d.pth); reading it needs PyTorch. Raises
+    ValueError where there is no such file, no PyTorch, or something else in it.
+    """
+    if not path:
+        raise ValueError(
+            "the perceptual loss needs VGG19 weights: add --set vgg=FILE, torchvision's vgg19-dcbb9e9d.pth"
+        )
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file of VGG19 weights")
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(f"{path}: reading it needs PyTorch; install jbid[lpips]") from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        arrays = [[state[f"features.{i}.{part}"].numpy() for part in ("weight", "bias")] for i in _VGG19]
+    except Exception as error:  # torch's errors have no common type
+        raise ValueError(f"{path}: not torchvision's VGG19 weights ({error})") from None
+    return [(kernel.transpose(2, 3, 1, 0), bias) for kernel, bias in arrays]

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import csv
+import itertools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage import data as data_of_scikit
 
-from jbid import images, losses, operators, weights
-from jbid.blur import blur
+from jbid import images, losses, motion, operators, weights
+from jbid.blur import blur, pad_edge
 from jbid.cli import main
 from jbid.data import pairs as data
+from jbid.methods import explore as method_of_explore
+from jbid.methods.explore import explore
+from jbid.metrics import kernel_similarity
 from jbid.nets import wizard
+from jbid.nets.vgg import perceptual, vgg_features
 from jbid.nets.wizard import KernelWizard, Widths
 from jbid.pretrain import loop
 from jbid.pretrain import operator as training
+from jbid.run import run
 from jbid.transfer import code_of, psnr, with_code
 from tests.torch_names import drawn_weights, wizard_variables
 
@@ -112,6 +119,136 @@ def test_divergence_vanishes_for_the_standard_normal_distribution():
     assert training.divergence(zeros, zeros + 1) == pytest.approx(0, abs=1e-5)
     # sum mu^2 + sigma^2 - log sigma^2 - 1
     assert training.divergence(zeros + 2, zeros + 0.5) == pytest.approx(6 * (4 + 0.25 + 2 * np.log(2) - 1), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of weights with a random operator of tiny width."""
+    x = jnp.zeros((1, 128, 128, 3))
+    net = KernelWizard(TINY)
+    path = tmp_path_factory.mktemp("weights")
+    variables = jax.jit(net.init)(jax.random.key(1), x, x)
+    loop.ship(path, "operator", variables, {"settings": {"width": "tiny", "variational": False}})
+    return str(path)
+
+
+SMALL = dict(channels=4, skip_channels=2, scales=1, warm_up=0, image_lr=1e-2, kernel_lr=1e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(kernel_net="free"),
+        dict(kernel_net="dip", loss="charbonnier", schedule="cosine"),
+        dict(kernel_net="free", scheme="alternating", inner_steps=2),
+    ],
+)
+def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypatch, options):
+    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    y = jax.random.uniform(jax.random.key(0), (100, 140, 3))
+    method = explore(9, weights=folder, **SMALL, **options)
+    result = run(method, jax.random.key(0), y, 12)
+    assert result.losses[-1] < result.losses[0]
+    assert result.restored.image.shape == y.shape and result.restored.kernel.shape == (9, 9)
+    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+
+
+def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):
+    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    y = jax.random.uniform(jax.random.key(0), (64, 64, 3))
+    method = explore(9, weights=folder, kernel_net="free", scheme="alternating", inner_steps=2, **SMALL)
+    states = [jax.jit(method.init)(jax.random.key(0), y)]
+    step = jax.jit(method.step)
+    for t in range(4):
+        states.append(step(states[-1], y, jnp.asarray(t))[0])
+
+    def same(a, b):
+        return all(bool((p == q).all()) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+    pairs = list(itertools.pairwise(states))
+    assert [same(a.params.image, b.params.image) for a, b in pairs] == [True, True, False, True]
+    assert [same(a.params.kernel, b.params.kernel) for a, b in pairs] == [False, False, True, False]
+    # begun anew
+    assert np.abs(states[4].params.kernel - states[3].params.kernel).mean() > 0.02
+    assert int(jax.tree.leaves(states[4].opt_state.kernel)[0]) == 1
+
+
+def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
+    """With F(x, k) = k * x and G its inverse, the start comes back as the kernel that is shown."""
+    kernel = jnp.asarray(motion.kernels(jax.random.key(3), 9, 1)[0])
+    x = jnp.asarray(data_of_scikit.astronaut()[100:220, 100:220] / 255, jnp.float32)
+    y = blur(pad_edge(x, (9, 9)), kernel)
+
+    def fake_blur(image, code):
+        return blur(pad_edge(image, (9, 9)), code[0, 0].reshape(9, 9))
+
+    def extract(sharp, blurred):
+        # what G is given is a deconvolution close to the sharp picture
+        assert sharp.shape == blurred.shape
+        return kernel.reshape(1, 1, 81), None
+
+    of = operators.Operator(extract, fake_blur, 81, 4, False)
+    for generator in (method_of_explore.free_code(of), method_of_explore.dip_code(of, wizard.KernelDip(4, 81, 1), 0.0)):
+        params, code = generator.init(jax.random.key(0), y)
+        params = generator.fit(params, code, kernel)
+        np.testing.assert_allclose(generator.apply(params, code, None), kernel.reshape(1, 1, 81), atol=1e-5)
+    shown = method_of_explore.shown_kernel(of, x, kernel.reshape(1, 1, 81), (15, 15))
+    assert kernel_similarity(np.asarray(shown), np.asarray(kernel)) > 0.95
+
+
+def test_the_kernel_network_has_the_authors_size():
+    shapes = jax.eval_shape(wizard.KernelDip().init, jax.random.key(0), jnp.zeros((64, 64, 64)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 34_787_264
+
+
+def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    state, channels = {}, 3
+    plan = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
+    layers, at = [], 0
+    for width in plan:
+        if not width:
+            layers.append(torch.nn.MaxPool2d(2))
+            at += 1
+            continue
+        conv = torch.nn.Conv2d(channels, width, 3, padding=1)
+        layers += [conv, torch.nn.ReLU()]
+        state |= {f"features.{at}.weight": conv.weight.data, f"features.{at}.bias": conv.bias.data}
+        channels, at = width, at + 2
+    torch.save(state, tmp_path / "vgg19.pth")
+    image = rng.uniform(size=(37, 50, 3)).astype(np.float32)
+    x, expected = torch.tensor(image.transpose(2, 0, 1)[None]), []
+    for i, layer in enumerate(layers):
+        x = layer(x).detach()
+        if i in (1, 6, 11, 20, 29):
+            expected.append(x[0].numpy().transpose(1, 2, 0))
+    told = vgg_features(weights.vgg19(str(tmp_path / "vgg19.pth")), jnp.asarray(image))
+    for a, b in zip(told, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    loss = perceptual(weights.vgg19(str(tmp_path / "vgg19.pth")))
+    assert float(loss(None, jnp.asarray(image), jnp.asarray(image), 0)) == 0
+    torch.save({"other": state["features.0.bias"]}, tmp_path / "wrong.pth")
+    for name, words in (("none.pth", "no such file"), ("wrong.pth", "not torchvision")):
+        with pytest.raises(ValueError, match=words):
+            weights.vgg19(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(loss="l1"), "loss"),
+        (dict(scheme="both"), "scheme"),
+        (dict(kernel_weights=(1.0,)), "kernel_weights"),
+        (dict(kernel=np.ones((9, 9)) / 81), "no convolution kernel"),
+        (dict(loss="perceptual"), "vgg"),
+        (dict(scheme="alternating", inner_steps=0), "turns"),
+    ],
+)
+def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
+    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    with pytest.raises(ValueError, match=words):
+        explore(9, weights=folder, **options)
 
 
 @pytest.fixture

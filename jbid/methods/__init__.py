@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jbid.methods import explore as _explore
 from jbid.methods import gkpile as _gkpile
 from jbid.methods import robust as _robust
 from jbid.methods import selfdeblur as _selfdeblur
@@ -13,15 +14,22 @@ from jbid.types import Method
 METHODS: dict[str, Callable[..., Method]] = {
     "selfdeblur": _selfdeblur.selfdeblur,
     "gkpile": _gkpile.gkpile,
+    "explore": _explore.explore,
     "robust": _robust.robust,
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "selfdeblur": _selfdeblur.PRESETS,
     "gkpile": _gkpile.PRESETS,
+    "explore": _explore.PRESETS,
     "robust": _robust.PRESETS,
 }
 # what a method is asked for besides where the kernel is known
-NON_BLIND: dict[str, dict[str, Any]] = {"selfdeblur": {"loss": "ssim"}, "gkpile": {"loss": "ssim"}, "robust": {}}
+NON_BLIND: dict[str, dict[str, Any]] = {
+    "selfdeblur": {"loss": "ssim"},
+    "gkpile": {"loss": "ssim"},
+    "explore": {},
+    "robust": {},
+}
 # the kernel sizes of a method that cannot have any, from its options
 _SIZES: dict[str, Callable[[dict[str, Any]], Sequence[int]]] = {"gkpile": _gkpile.kernel_sizes}
 

@@ -83,13 +83,15 @@ def _reflected(x: Array, p: int) -> Array:
 
 
 class _Mirrored(nn.Module):
-    """x + conv(relu(conv(x))), padded by reflection, without biases."""
+    """x + conv(relu(conv(x))), padded by reflection."""
+
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c, y = x.shape[-1], x
         for last in (False, True):
-            y = nn.Conv(c, (3, 3), padding=0, use_bias=False, kernel_init=_torch)(_reflected(y, 1))
+            y = nn.Conv(c, (3, 3), padding=0, use_bias=self.bias, kernel_init=_torch)(_reflected(y, 1))
             y = y if last else nn.relu(y)
         return x + y
 
@@ -203,3 +205,23 @@ class KernelWizard(nn.Module):
         mean, deviation = self.kernels(of_sharp, self.extractor(blurred))
         code = mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
         return sharp + self.reconstruction(self.adapter(of_sharp, code)), mean, deviation
+
+
+class KernelDip(nn.Module):
+    """A code from fixed noise z (32 a, 32 b, features): 7x7, five halvings, residual blocks, all with biases.
+
+    The authors' has 64 features, a code of 512 and six blocks: 34,787,264 parameters. No batch axis.
+    """
+
+    features: int = 64
+    code: int = 512
+    blocks: int = 6
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "a b code"]:
+        x = nn.relu(nn.Conv(self.features, (7, 7), padding=0, kernel_init=_torch)(_reflected(z[None], 3)))
+        for i in range(5):
+            x = nn.relu(_halved(min(self.features << (i + 1), self.code), 3, bias=True)(x))
+        for _ in range(self.blocks):
+            x = _Mirrored(bias=True)(x)
+        return x[0]

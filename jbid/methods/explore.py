@@ -1,0 +1,222 @@
+"""Explore: Tran, Tran, Phung and Hoai, Explore Image Deblurring via Encoded Blur Kernel Space, CVPR 2021."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jbid import losses, operators
+from jbid.blur import crop_centre, normalise_kernel
+from jbid.nets.skip import Skip
+from jbid.nets.vgg import perceptual
+from jbid.nets.wizard import KernelDip
+from jbid.prior import deep_prior, kernel_shape, latent_shape, uniform_code
+from jbid.start import ridge_kernel, sparse_latent, surrounded
+from jbid.types import Estimate, Generator, Loss, Method, Restored
+from jbid.weights import folder_of, vgg19
+
+RIDGE = 1e-2  # of the convolution kernel that is shown of a code, as a share of the mean power of the gradients
+
+
+def _from_start(of: operators.Operator, blurred: Array, kernel: Array) -> Array:
+    """The code of the blur between a picture and its deconvolution with a kernel."""
+    sharp = jax.vmap(lambda y: sparse_latent(y, kernel), -1, -1)(blurred)
+    return of.extract(jnp.clip(crop_centre(sharp, kernel.shape), 0, 1), blurred)[0]
+
+
+def free_code(of: operators.Operator) -> Generator:
+    """A code of free values, U(0, 0.1) at first: without any other prior. Fitted to a kernel by G of its deconvolution.
+
+    Not zero at first, as F looks at a code through a ReLU, where zero would have no gradient.
+    """
+
+    def init(key, blurred):
+        return jax.random.uniform(key, (*operators.grid(blurred.shape), of.width), maxval=0.1), blurred
+
+    return Generator(init, lambda params, code, key: params, lambda params, code, start: _from_start(of, code, start))
+
+
+def dip_code(of: operators.Operator, net: KernelDip, noise: float) -> Generator:
+    """A code k = G_k(z_k) of a network fed with z_k ~ U(0, 0.1), to which each step adds N(0, noise^2).
+
+    With a kernel to set out from, the code is G of the deconvolution with it plus what the network changes.
+    """
+
+    def shape(blurred):
+        return *(32 * n for n in operators.grid(blurred.shape)), net.features
+
+    inner = uniform_code(net, shape, noise=noise)
+
+    def init(key, blurred):
+        params, z = inner.init(key, blurred)
+        return {"net": params, "from": jnp.zeros((*operators.grid(blurred.shape), net.code))}, (z, blurred)
+
+    def apply(params, code, key):
+        return jax.lax.stop_gradient(params["from"]) + inner.apply(params["net"], code[0], key)
+
+    def fit(params, code, start):
+        # what the untrained network gives is taken off, so that the first code is the one that was found
+        first = inner.apply(params["net"], code[0], None)
+        return params | {"from": _from_start(of, code[1], start) - first}
+
+    return Generator(init, apply, fit)
+
+
+def shown_kernel(of: operators.Operator, image: Array, code: Array, shape: tuple[int, int]) -> Array:
+    """The convolution kernel that comes closest to F(., code) on an image: argmin_k ||k * grad x - grad F(x, code)||^2.
+
+    With a ridge, `jbid.start.ridge_kernel`; not negative, sum one. It is there to be looked at, and for the finish.
+    """
+    side = max(shape)
+    x, y = (surrounded(v.mean(-1), (v.shape[0] + side, v.shape[1] + side)) for v in (image, of.blur(image, code)))
+    power = jnp.sum(jnp.square(jnp.diff(x, axis=0))) + jnp.sum(jnp.square(jnp.diff(x, axis=1)))
+    k = ridge_kernel(x, y, side, RIDGE * power)
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    # a fit that finds nothing still gives a kernel
+    k = jnp.maximum(k[top : top + shape[0], left : left + shape[1]], 0) + 1e-8
+    return normalise_kernel(k, 0.05)
+
+
+# of a term, before and after the change
+Weights = tuple[float, float] | list[float]
+
+
+def _objective(
+    loss: str,
+    warm_up: int,
+    second_from: int,
+    kernel_weights: Weights,
+    sparse_weights: Weights,
+    vgg: str,
+) -> Loss:
+    """Eq. 5 in two phases after the warm-up; the weights of the terms change from the first to the second."""
+    at = warm_up + second_from
+
+    def changing(weights: Weights, term: Loss) -> Loss:
+        # computed in either phase: a branch would be slow on CPU, where there are convolutions in it
+        before, after = weights
+        return lambda e, r, y, t: jnp.where(t < at, before, after) * term(e, r, y, t)
+
+    if loss == "perceptual":
+        features = perceptual(vgg19(vgg))
+        terms = [changing((0.6, 1), features), changing((1, 0), losses.one_minus_ssim())]
+    else:
+        terms = [losses.charbonnier() if loss == "charbonnier" else losses.one_minus_ssim()]
+    whole = losses.add(
+        *terms,
+        changing(kernel_weights, losses.kernel_norm()),
+        changing(sparse_weights, losses.sparse_sobel()),
+    )
+    if not warm_up:
+        return whole
+    return lambda e, r, y, t: jnp.where(t < warm_up, losses.towards_blurred(e, r, y, t), whole(e, r, y, t))
+
+
+def explore(
+    kernel_size: int | tuple[int, int],
+    *,
+    steps: int = 5300,
+    out_channels: int = 3,
+    channels: int = 128,
+    skip_channels: int = 16,
+    scales: int = 5,
+    weights: str = "",
+    scheme: Literal["joint", "alternating"] = "joint",
+    inner_steps: int = 20,
+    kernel_net: Literal["dip", "free"] = "dip",
+    loss: Literal["ssim", "charbonnier", "perceptual"] = "ssim",
+    vgg: str = "",
+    warm_up: int = 300,
+    second_from: int = 2500,
+    kernel_weights: Weights = (5e-5, 5e-4),
+    sparse_weights: Weights = (2e-2, 5e-2),
+    image_lr: float = 5e-4,
+    kernel_lr: float = 5e-4,
+    decay_every: int = 1000,
+    schedule: Literal["staircase", "cosine"] = "staircase",
+    input_noise: float = 1e-3,
+    kernel: Array | None = None,
+) -> Method:
+    """min rho(y, F(x, k)) + lambda ||k||_2 + gamma (g_u^2(x) + g_v^2(x))^(alpha/2), x = G_x(z_x), k = G_k(z_k) (Eq. 6).
+
+    F is the trained blur-operator family of `weights` (a folder; empty: the shipped one), with no convolution assumed;
+    k a code of 1/128 of the picture's size. x has the size of y. G_x is the skip network, fed as in `selfdeblur`; G_k
+    a network ("dip") or a free code ("free"). With a kernel to start from, the first code is that of G between the
+    picture's deconvolution with it and the picture.
+
+    scheme: "joint", both at once (published code); "alternating", Algorithm 1: k begins anew and makes `inner_steps`
+    steps, then x makes one. loss: rho: "ssim" 1 - SSIM; "charbonnier" the paper's; "perceptual" the published code's,
+    0.6 times the distance of VGG19 features + 1 - SSIM, later the distance alone, with the weights in the file `vgg`.
+    warm_up: first steps, in which x approaches y. second_from: steps after it at which the weights of `kernel_weights`
+    (lambda) and `sparse_weights` (gamma, alpha 0.66) change to the second ones. Rates fall by 0.7 each `decay_every`
+    steps, or by a cosine to zero. kernel_size: of the convolution kernel that is shown of the code.
+
+    The defaults are the published code's, but for the perceptual loss, whose weights jbid cannot bring along.
+
+    Differs from the authors' code: no start from a stored code, which was never published; the answer is the networks'
+    output after the last update.
+
+    Raises ValueError for missing weights, unknown names, and a known kernel, as there is none in this model.
+    """
+    if kernel is not None:
+        raise ValueError("explore has no convolution kernel: use another --method with --kernel")
+    for name, pair in (("kernel_weights", kernel_weights), ("sparse_weights", sparse_weights)):
+        if len(pair) != 2 or min(pair) < 0:
+            raise ValueError(f"got {name} {pair}, expected two numbers of at least 0")
+    for name, value in (("scheme", scheme), ("kernel_net", kernel_net), ("loss", loss), ("schedule", schedule)):
+        if value not in (known := get_args(get_type_hints(explore)[name])):
+            raise ValueError(f"got {name} {value!r}, expected one of {', '.join(known)}")
+    shape = kernel_shape(kernel_size)
+    of = operators.operator("operator", folder_of(weights))
+    net = Skip(
+        scales=scales,
+        channels=channels,
+        skip_channels=skip_channels,
+        out_channels=out_channels,
+        non_local_from=None,
+        padding="zero",
+    )
+
+    def rate(first: float) -> optax.Schedule:
+        if schedule == "cosine":
+            return optax.cosine_decay_schedule(first, steps)
+        return optax.exponential_decay(first, decay_every, 0.7, staircase=True)
+
+    def restore(estimate: Estimate, blurred: Array) -> Restored:
+        return Restored(estimate.image, shown_kernel(of, estimate.image, estimate.kernel, shape))
+
+    dip = KernelDip(of.features, of.width)
+    return deep_prior(
+        uniform_code(net, partial(latent_shape, (1, 1), 8), noise=input_noise),
+        free_code(of) if kernel_net == "free" else dip_code(of, dip, input_noise),
+        loss=_objective(loss, warm_up, second_from, kernel_weights, sparse_weights, vgg),
+        tx=Estimate(optax.adam(rate(image_lr)), optax.adam(rate(kernel_lr))),
+        forward=of.blur,
+        restore=restore,
+        turns=(inner_steps, 1) if scheme == "alternating" else None,
+        renewed=scheme == "alternating",
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": dict(steps=5300, start="random", colour="rgb", finish=False),
+    "quick": dict(
+        steps=300,
+        start="edges",
+        colour="rgb",
+        finish=False,
+        channels=32,
+        kernel_net="free",
+        warm_up=60,
+        second_from=120,
+        image_lr=1e-2,
+        kernel_lr=1e-2,
+        schedule="cosine",
+    ),
+    "instant": dict(steps=0, start="edges", patch=512),
+}

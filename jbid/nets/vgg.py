@@ -1,0 +1,50 @@
+"""Features of VGG19 (Simonyan and Zisserman 2015) and the distance of pictures in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jbid.nets.layers import max_pool2
+from jbid.types import Loss
+
+BLOCKS = (2, 2, 4, 4, 1)  # convolutions up to relu5_1; the first one of each block gives a feature map
+WEIGHTS = (0.2, 0.4, 0.8, 1.0, 3.0)
+
+Layers = Sequence[tuple[Any, Any]]  # kernel (3, 3, in, out) and bias of each convolution
+
+
+def vgg_features(layers: Layers, image: Float[Array, "h w c"]) -> list[Array]:
+    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of a picture in [0, 1], without ImageNet's mean and deviation.
+
+    A gray picture goes through all three channels, as the authors of `jbid.methods.explore` leave the range alone.
+    """
+    x = jnp.broadcast_to(image, (*image.shape[:2], 3))
+    told, at = [], 0
+    for block, count in enumerate(BLOCKS):
+        x = max_pool2(x) if block else x
+        for i in range(count):
+            kernel, bias = layers[at]
+            y = jax.lax.conv_general_dilated(
+                x[None], jnp.asarray(kernel), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = nn.relu(y[0] + bias)
+            at += 1
+            if i == 0:
+                told.append(x)
+    return told
+
+
+def perceptual(layers: Layers) -> Loss:
+    """sum_i w_i mean |VGG_i(F(x, k)) - VGG_i(y)| over relu1_1 .. relu5_1, w_i of `WEIGHTS`, as Tran et al. 2021."""
+
+    def loss(estimate, reblurred, blurred, t):
+        pairs = zip(WEIGHTS, vgg_features(layers, reblurred), vgg_features(layers, blurred))
+        return sum(weight * jnp.mean(jnp.abs(a - b)) for weight, a, b in pairs)
+
+    return loss
