@@ -187,6 +187,7 @@ def deep_prior(
     restore: Callable[[Estimate, Array], Restored] = centre_crop,
     alternating: bool = False,
     turns: tuple[int, int] | None = None,
+    image_first: bool = False,
     renewed: bool = False,
     penalty: Callable[[Params], Array] | None = None,
 ) -> Method:
@@ -195,9 +196,10 @@ def deep_prior(
     `tx` holds one optax transformation for each. Joint (SelfDeblur Algorithm 2): one gradient at the current pair moves
     both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
     loss told is the one before either. `turns`: so many steps move the kernel alone, then so many the image alone, and
-    so on; `renewed`: the kernel's parameters, code and optimiser begin anew in each of its turns (Tran et al. 2021,
-    Algorithm 1). `penalty`, of the image's parameters, is added to the loss. The method's estimate is that of the
-    generators without perturbation, and `restore(estimate, blurred)` makes the answer of it.
+    so on, or the other way round with `image_first`; `renewed`: the kernel's parameters, code and optimiser begin anew
+    in each of its turns (Tran et al. 2021, Algorithm 1). `penalty`, of the image's parameters, is added to the loss.
+    The method's estimate is that of the generators without perturbation, and `restore(estimate, blurred)` makes the
+    answer of it. Raises ValueError for turns without a step.
     """
 
     def init(key, blurred, start=None):
@@ -258,10 +260,11 @@ def deep_prior(
         )
 
     def by_turns(state, blurred, t, *, turns):
-        of_kernel = t % sum(turns) < turns[0]
+        at = (t + (turns[0] if image_first else 0)) % sum(turns)
+        of_kernel = at < turns[0]
         if renewed:
             key = jax.random.fold_in(jax.random.fold_in(state.key, t), 1)
-            state = jax.lax.cond(t % sum(turns) == 0, anew, lambda state, *_: state, state, blurred, key)
+            state = jax.lax.cond(at == 0, anew, lambda state, *_: state, state, blurred, key)
         # both are computed and one is kept: XLA's CPU backend runs convolutions in a branch ten times slower
         after, info = joint(state, blurred, t)
 

@@ -125,3 +125,30 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
         return state, Info(info.loss, info.estimate, state.stopped)
 
     return Method(init, step, lambda state: state.best, method.restore)
+
+
+class Kept(NamedTuple):
+    """The state of a method under `keeping_lowest`."""
+
+    inner: Any
+    least: Float[Array, ""]  # the lowest loss so far
+    best: Estimate  # the estimate of that step
+
+
+def keeping_lowest(method: Method) -> Method:
+    """The method whose answer is the estimate of the step with the lowest loss, not the last one.
+
+    The loss is the method's own, so the true image has no say. At first the answer is the first estimate.
+    """
+
+    def init(key, blurred, start=None):
+        inner = method.init(key, blurred, start)
+        return Kept(inner, jnp.array(jnp.inf), method.estimate(inner))
+
+    def step(state, blurred, t):
+        inner, info = method.step(state.inner, blurred, t)
+        lower = info.loss < state.least
+        best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
+        return Kept(inner, jnp.where(lower, info.loss, state.least), best), info
+
+    return Method(init, step, lambda state: state.best, method.restore)

@@ -140,7 +140,7 @@ SMALL = dict(channels=4, skip_channels=2, scales=1, warm_up=0, image_lr=1e-2, ke
     [
         dict(kernel_net="free"),
         dict(kernel_net="dip", loss="charbonnier", schedule="cosine"),
-        dict(kernel_net="free", scheme="alternating", inner_steps=2),
+        dict(kernel_net="free", scheme="alternating", kernel_steps=2),
     ],
 )
 def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypatch, options):
@@ -156,7 +156,7 @@ def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypa
 def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):
     monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
     y = jax.random.uniform(jax.random.key(0), (64, 64, 3))
-    method = explore(9, weights=folder, kernel_net="free", scheme="alternating", inner_steps=2, **SMALL)
+    method = explore(9, weights=folder, kernel_net="free", scheme="alternating", kernel_steps=2, **SMALL)
     states = [jax.jit(method.init)(jax.random.key(0), y)]
     step = jax.jit(method.step)
     for t in range(4):
@@ -242,7 +242,7 @@ def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
         (dict(kernel_weights=(1.0,)), "kernel_weights"),
         (dict(kernel=np.ones((9, 9)) / 81), "no convolution kernel"),
         (dict(loss="perceptual"), "vgg"),
-        (dict(scheme="alternating", inner_steps=0), "turns"),
+        (dict(scheme="alternating", kernel_steps=0), "turns"),
     ],
 )
 def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):

@@ -13,7 +13,7 @@ LEVELS = [
     {"types"},
     {"blur", "noise", "locate", "motion", "metrics", "score", "nets", "losses"},
     {"prior", "transforms", "finish", "weights"},
-    {"operators"},
+    {"operators", "manifold"},
     {"start"},
     {"methods"},
     {"checkpoint", "run"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -11,15 +13,21 @@ import optax
 from jax import Array
 
 from jbid import losses, operators
-from jbid.blur import crop_centre, normalise_kernel
+from jbid.blur import blur, crop_centre, delta_kernel, normalise_kernel, pad_edge
+from jbid.manifold import gaussian_fit, one_cycle, spherical, style_manifold
+from jbid.manifold import penalty as geocross_penalty
+from jbid.nets import stylegan2
 from jbid.nets.skip import Skip
 from jbid.nets.vgg import perceptual
 from jbid.nets.wizard import KernelDip
-from jbid.prior import deep_prior, kernel_shape, latent_shape, uniform_code
+from jbid.prior import deep_prior, fixed, kernel_generator, kernel_shape, latent_shape, uniform_code
 from jbid.start import ridge_kernel, sparse_latent, surrounded
-from jbid.types import Estimate, Generator, Loss, Method, Restored
+from jbid.transforms import keeping_lowest
+from jbid.types import Estimate, Forward, Generator, Loss, Method, Restored
 from jbid.weights import folder_of, vgg19
+from jbid.weights import stylegan2 as stylegan2_weights
 
+BICUBIC = 8  # times smaller
 RIDGE = 1e-2  # of the convolution kernel that is shown of a code, as a share of the mean power of the gradients
 
 
@@ -88,6 +96,7 @@ Weights = tuple[float, float] | list[float]
 
 def _objective(
     loss: str,
+    loss_weight: float,
     warm_up: int,
     second_from: int,
     kernel_weights: Weights,
@@ -106,15 +115,60 @@ def _objective(
         features = perceptual(vgg19(vgg))
         terms = [changing((0.6, 1), features), changing((1, 0), losses.one_minus_ssim())]
     else:
-        terms = [losses.charbonnier() if loss == "charbonnier" else losses.one_minus_ssim()]
+        known = {"charbonnier": losses.charbonnier, "ssim": losses.one_minus_ssim, "mse": losses.mse}
+        terms = [known[loss]()]
     whole = losses.add(
-        *terms,
+        *[changing((loss_weight, loss_weight), term) for term in terms],
         changing(kernel_weights, losses.kernel_norm()),
         changing(sparse_weights, losses.sparse_sobel()),
     )
     if not warm_up:
         return whole
     return lambda e, r, y, t: jnp.where(t < warm_up, losses.towards_blurred(e, r, y, t), whole(e, r, y, t))
+
+
+@functools.lru_cache(maxsize=2)
+def _style(path: str) -> Generator:
+    style = stylegan2_weights(path)
+    width = style["style.1.weight"].shape[1]
+    fitted = gaussian_fit(partial(stylegan2.mapping, style), jax.random.key(0), width)
+    made, shape = style_manifold(style, fitted), stylegan2.shape(style)
+
+    def init(key, blurred):
+        if blurred.shape != shape:
+            what = "{1}x{0} pixels in {2} channels".format(*shape)
+            given = "{1}x{0} in {2}".format(*blurred.shape)
+            raise ValueError(f"{path}: makes pictures of {what}, got one of {given}; crop and resize it")
+        return made.init(key, blurred)
+
+    return made._replace(init=init)
+
+
+def _bicubic(image: Array, kernel: Array) -> Array:
+    """The picture made `BICUBIC` times smaller and as large again: the fixed operator of PULSE."""
+    h, w, c = image.shape
+    small = jax.image.resize(image, (-(-h // BICUBIC), -(-w // BICUBIC), c), "cubic", antialias=True)
+    return jax.image.resize(small, image.shape, "cubic")
+
+
+def _blur_model(
+    name: str, kernel_net: str, shape: tuple[int, int], weights: str, noise: float, kernel: Array | None
+) -> tuple[Generator, Forward, Callable[[Estimate, Array], Restored]]:
+    """Kernel generator, forward model and what is shown of the kernel, by the model's name."""
+    if kernel is not None and name != "convolution":
+        raise ValueError("explore has no convolution kernel: use another --method, or --set blur_model=convolution")
+    if name == "operator":
+        of = operators.operator("operator", folder_of(weights))
+        generator = free_code(of) if kernel_net == "free" else dip_code(of, KernelDip(of.features, of.width), noise)
+        return generator, of.blur, lambda e, y: Restored(e.image, shown_kernel(of, e.image, e.kernel, shape))
+    if name == "bicubic":
+        return fixed(delta_kernel(shape)), _bicubic, lambda e, y: Restored(*e)
+    if kernel is None:
+        generator = kernel_generator("free" if kernel_net == "free" else "mlp", shape, Skip, noise)
+    else:
+        generator = fixed(kernel)
+    # the picture has the size of the blurred one, so what lies outside is made up of its edge
+    return generator, lambda x, k: blur(pad_edge(x, shape), k), lambda e, y: Restored(*e)
 
 
 def explore(
@@ -126,15 +180,21 @@ def explore(
     skip_channels: int = 16,
     scales: int = 5,
     weights: str = "",
-    scheme: Literal["joint", "alternating"] = "joint",
-    inner_steps: int = 20,
+    image_net: Literal["dip", "stylegan2"] = "dip",
+    generator: str = "",
+    blur_model: Literal["operator", "convolution", "bicubic"] = "operator",
     kernel_net: Literal["dip", "free"] = "dip",
-    loss: Literal["ssim", "charbonnier", "perceptual"] = "ssim",
+    scheme: Literal["joint", "alternating"] = "joint",
+    kernel_steps: int = 20,
+    image_steps: int = 1,
+    loss: Literal["ssim", "charbonnier", "perceptual", "mse"] = "ssim",
+    loss_weight: float = 1.0,
     vgg: str = "",
     warm_up: int = 300,
     second_from: int = 2500,
     kernel_weights: Weights = (5e-5, 5e-4),
     sparse_weights: Weights = (2e-2, 5e-2),
+    geocross: float = 0.1,
     image_lr: float = 5e-4,
     kernel_lr: float = 5e-4,
     decay_every: int = 1000,
@@ -149,58 +209,65 @@ def explore(
     a network ("dip") or a free code ("free"). With a kernel to start from, the first code is that of G between the
     picture's deconvolution with it and the picture.
 
-    scheme: "joint", both at once (published code); "alternating", Algorithm 1: k begins anew and makes `inner_steps`
-    steps, then x makes one. loss: rho: "ssim" 1 - SSIM; "charbonnier" the paper's; "perceptual" the published code's,
-    0.6 times the distance of VGG19 features + 1 - SSIM, later the distance alone, with the weights in the file `vgg`.
+    image_net: "dip"; or "stylegan2", section 3.3: x = G(w), pictures of one domain, with the generator in the file
+    `generator`, the latents on their spheres, `geocross` times their angles in the loss, a `one_cycle` rate, and the
+    estimate with the lowest loss as the answer. blur_model: "operator"; for comparison "convolution" with a kernel of
+    `kernel_size`, by SelfDeblur's network or free, or "bicubic", which only makes the picture smaller and larger.
+
+    scheme: "joint", both at once (published code); "alternating", kernel_steps of k, then image_steps of x, and so on:
+    with a deep image prior k begins anew each time (Algorithm 1), on a manifold x comes first and k goes on. loss, of
+    weight loss_weight: rho: "ssim" 1 - SSIM; "charbonnier" the paper's; "mse"; "perceptual" the published code's, 0.6
+    times the distance of VGG19 features + 1 - SSIM, later the distance alone, with the weights in the file `vgg`.
     warm_up: first steps, in which x approaches y. second_from: steps after it at which the weights of `kernel_weights`
     (lambda) and `sparse_weights` (gamma, alpha 0.66) change to the second ones. Rates fall by 0.7 each `decay_every`
     steps, or by a cosine to zero. kernel_size: of the convolution kernel that is shown of the code.
 
-    The defaults are the published code's, but for the perceptual loss, whose weights jbid cannot bring along.
+    The defaults are the published code's, but for the perceptual loss, whose weights jbid cannot bring along;
+    configs/explore_manifold.toml has those on a manifold.
 
-    Differs from the authors' code: no start from a stored code, which was never published; the answer is the networks'
-    output after the last update.
+    Differs from the authors' code: no start from a stored code, which was never published; the answer with a deep
+    image prior is the networks' output after the last update; the latents' statistics come from fixed codes.
 
-    Raises ValueError for missing weights, unknown names, and a known kernel, as there is none in this model.
+    Raises ValueError for missing weights, unknown names, numbers out of range, a picture that the generator cannot
+    make, and a known kernel where there is no convolution.
     """
-    if kernel is not None:
-        raise ValueError("explore has no convolution kernel: use another --method with --kernel")
     for name, pair in (("kernel_weights", kernel_weights), ("sparse_weights", sparse_weights)):
         if len(pair) != 2 or min(pair) < 0:
             raise ValueError(f"got {name} {pair}, expected two numbers of at least 0")
-    for name, value in (("scheme", scheme), ("kernel_net", kernel_net), ("loss", loss), ("schedule", schedule)):
-        if value not in (known := get_args(get_type_hints(explore)[name])):
-            raise ValueError(f"got {name} {value!r}, expected one of {', '.join(known)}")
-    shape = kernel_shape(kernel_size)
-    of = operators.operator("operator", folder_of(weights))
-    net = Skip(
-        scales=scales,
-        channels=channels,
-        skip_channels=skip_channels,
-        out_channels=out_channels,
-        non_local_from=None,
-        padding="zero",
-    )
+    hints, given = get_type_hints(explore), locals()
+    for name in ("image_net", "blur_model", "kernel_net", "scheme", "loss", "schedule"):
+        if given[name] not in (known := get_args(hints[name])):
+            raise ValueError(f"got {name} {given[name]!r}, expected one of {', '.join(known)}")
+    shape = kernel_shape(kernel_size, kernel)
+    by_turns = scheme == "alternating"
 
     def rate(first: float) -> optax.Schedule:
         if schedule == "cosine":
             return optax.cosine_decay_schedule(first, steps)
         return optax.exponential_decay(first, decay_every, 0.7, staircase=True)
 
-    def restore(estimate: Estimate, blurred: Array) -> Restored:
-        return Restored(estimate.image, shown_kernel(of, estimate.image, estimate.kernel, shape))
-
-    dip = KernelDip(of.features, of.width)
-    return deep_prior(
-        uniform_code(net, partial(latent_shape, (1, 1), 8), noise=input_noise),
-        free_code(of) if kernel_net == "free" else dip_code(of, dip, input_noise),
-        loss=_objective(loss, warm_up, second_from, kernel_weights, sparse_weights, vgg),
-        tx=Estimate(optax.adam(rate(image_lr)), optax.adam(rate(kernel_lr))),
-        forward=of.blur,
-        restore=restore,
-        turns=(inner_steps, 1) if scheme == "alternating" else None,
-        renewed=scheme == "alternating",
-    )
+    tx = Estimate(optax.adam(rate(image_lr)), optax.adam(rate(kernel_lr)))
+    code, forward, restore = _blur_model(blur_model, kernel_net, shape, weights, input_noise, kernel)
+    objective = _objective(loss, loss_weight, warm_up, second_from, kernel_weights, sparse_weights, vgg)
+    if image_net == "dip":
+        net = Skip(
+            scales=scales,
+            channels=channels,
+            skip_channels=skip_channels,
+            out_channels=out_channels,
+            non_local_from=None,
+            padding="zero",
+        )
+        image = uniform_code(net, partial(latent_shape, (1, 1), 8), noise=input_noise)
+        engine = partial(deep_prior, renewed=by_turns)
+    else:
+        image = _style(generator)
+        moved = steps * image_steps // (image_steps + kernel_steps) if by_turns else steps
+        tx = tx._replace(image=spherical(optax.adam(one_cycle(image_lr, max(moved, 1)))))
+        engine = partial(deep_prior, image_first=True, penalty=geocross_penalty(geocross))
+    turns = (kernel_steps, image_steps) if by_turns else None
+    method = engine(image, code, loss=objective, tx=tx, forward=forward, restore=restore, turns=turns)
+    return method if image_net == "dip" else keeping_lowest(method)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
