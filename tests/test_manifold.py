@@ -144,7 +144,7 @@ def test_vectors_stay_on_their_spheres_and_come_closer():
     cosine = jnp.sum(params["latents"] * target, -1) / (
         jnp.linalg.norm(params["latents"], axis=-1) * jnp.linalg.norm(target, axis=-1)
     )
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.98
 
 
 def test_geocross_is_the_squared_angle():
