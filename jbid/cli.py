@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("pretrain", help="train a method's networks", description=_pretrain.__doc__)
     add = command.add_argument
-    add("network", choices=("generator", "initializer", "operator"), help="the first two of gkpile, or of explore")
+    add("network", choices=("generator", "initializer", "operator", "lines"), help="two of gkpile, two of explore")
     add("--config", type=Path, required=True, metavar="FILE.toml", help="settings; see configs/pretrain/")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. steps=100")
     add("--workdir", type=Path, required=True, metavar="DIR", help="for metrics, samples, checkpoint and weights")

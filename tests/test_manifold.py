@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,14 @@ import pytest
 
 from jbid import manifold, weights
 from jbid.blur import blur, pad_edge
+from jbid.data import lines
+from jbid.methods import explore as method_of_explore
 from jbid.methods.explore import explore
 from jbid.motion import gaussian_process_kernel
+from jbid.nets import lines as nets
 from jbid.nets import stylegan2
+from jbid.pretrain import lines as training
+from jbid.pretrain import loop
 from jbid.run import run
 from jbid.transforms import keeping_lowest, over_seeds
 from jbid.types import Estimate, Info, Method, Restored
@@ -236,3 +242,44 @@ def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
             weights.stylegan2(str(tmp_path / name))
     with pytest.raises(ValueError, match="--set generator"):
         explore(5, **SETTINGS)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    for module, name, widths in ((nets, "LineDecoder", (16, 8, 8, 8, 8)), (nets, "LineEncoder", (8, 8, 8, 8))):
+        small = partial(getattr(module, name), widths)
+        for where in (training, method_of_explore):
+            monkeypatch.setattr(where, name, small, raising=False)
+    monkeypatch.setattr(training, "HELD_OUT", 4)
+
+
+def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
+    a, b = (lines.line(np.random.default_rng(3), 160) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    assert a.shape == (32, 160, 1) and a.min() >= 0 and a.max() <= 1 and np.ptp(a) > 0.4
+    assert not np.array_equal(a, lines.line(np.random.default_rng(4), 160))
+    assert len(lines.words(True)) > 100 and not set(lines.words(True)) & set(lines.words(False))
+
+
+def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_manifold(tmp_path, narrow):
+    settings = training.Settings(width=48, steps=20, batch=2)
+
+    def train(folder, until=None):
+        stop = None if until is None else (lambda now: now.step >= until)
+        made = training.training(settings)
+        resume = (folder / "checkpoint").exists()
+        options = dict(seconds=0, settings=settings._asdict(), about={"settings": {}}, on_chunk=stop, resume=resume)
+        loop.train(made, settings.steps, folder, **options)
+
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", until=10)
+    train(tmp_path / "parts")
+    for file in ("weights/lines.npz", "metrics.jsonl"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file
+    options = dict(weights=str(tmp_path / "whole" / "weights")) | SETTINGS | dict(image_net="lines")
+    method = explore(5, steps=10, **options)
+    blurred = jax.random.uniform(jax.random.key(0), (32, 64, 1))
+    result = run(method, jax.random.key(0), blurred, 10)
+    assert result.restored.image.shape == (32, 64, 1) and result.losses.min() < result.losses[0]
+    with pytest.raises(ValueError, match="multiple of 16"):
+        method.init(jax.random.key(0), blurred[:, :50])

@@ -14,9 +14,10 @@ from jax import Array
 
 from jbid import losses, operators
 from jbid.blur import blur, crop_centre, delta_kernel, normalise_kernel, pad_edge
-from jbid.manifold import gaussian_fit, one_cycle, spherical, style_manifold
+from jbid.manifold import decoded, gaussian_fit, one_cycle, spherical, style_manifold
 from jbid.manifold import penalty as geocross_penalty
 from jbid.nets import stylegan2
+from jbid.nets.lines import HEIGHT, LATENT, PLACE, LineDecoder
 from jbid.nets.skip import Skip
 from jbid.nets.vgg import perceptual
 from jbid.nets.wizard import KernelDip
@@ -24,7 +25,7 @@ from jbid.prior import deep_prior, fixed, kernel_generator, kernel_shape, latent
 from jbid.start import ridge_kernel, sparse_latent, surrounded
 from jbid.transforms import keeping_lowest
 from jbid.types import Estimate, Forward, Generator, Loss, Method, Restored
-from jbid.weights import folder_of, vgg19
+from jbid.weights import folder_of, load, vgg19
 from jbid.weights import stylegan2 as stylegan2_weights
 
 BICUBIC = 8  # times smaller
@@ -144,6 +145,25 @@ def _style(path: str) -> Generator:
     return made._replace(init=init)
 
 
+def _lines(weights: str) -> Generator:
+    """The manifold of gray lines of text, 32 pixels high and of any width that is a multiple of 16."""
+    decoder, variables = LineDecoder(), load("lines", folder_of(weights))
+
+    def apply(v: Array) -> Array:
+        return jnp.asarray(decoder.apply(variables, v[None]))[0, ..., None]
+
+    made = decoded(apply, lambda shape: shape[1] // PLACE, LATENT)
+
+    def init(key, blurred):
+        h, w, c = blurred.shape
+        if (h, w % PLACE, c) != (HEIGHT, 0, 1):
+            what = f"gray lines {HEIGHT} pixels high, of a width that is a multiple of {PLACE}"
+            raise ValueError(f"the generator makes {what}, got {w}x{h} in {c} channels; crop and resize it")
+        return made.init(key, blurred)
+
+    return made._replace(init=init)
+
+
 def _bicubic(image: Array, kernel: Array) -> Array:
     """The picture made `BICUBIC` times smaller and as large again: the fixed operator of PULSE."""
     h, w, c = image.shape
@@ -180,7 +200,7 @@ def explore(
     skip_channels: int = 16,
     scales: int = 5,
     weights: str = "",
-    image_net: Literal["dip", "stylegan2"] = "dip",
+    image_net: Literal["dip", "stylegan2", "lines"] = "dip",
     generator: str = "",
     blur_model: Literal["operator", "convolution", "bicubic"] = "operator",
     kernel_net: Literal["dip", "free"] = "dip",
@@ -211,8 +231,9 @@ def explore(
 
     image_net: "dip"; or "stylegan2", section 3.3: x = G(w), pictures of one domain, with the generator in the file
     `generator`, the latents on their spheres, `geocross` times their angles in the loss, a `one_cycle` rate, and the
-    estimate with the lowest loss as the answer. blur_model: "operator"; for comparison "convolution" with a kernel of
-    `kernel_size`, by SelfDeblur's network or free, or "bicubic", which only makes the picture smaller and larger.
+    estimate with the lowest loss as the answer; or "lines", the same for gray lines of text with jbid's own generator.
+    blur_model: "operator"; for comparison "convolution" with a kernel of `kernel_size`, by SelfDeblur's network or
+    free, or "bicubic", which only makes the picture smaller and larger.
 
     scheme: "joint", both at once (published code); "alternating", kernel_steps of k, then image_steps of x, and so on:
     with a deep image prior k begins anew each time (Algorithm 1), on a manifold x comes first and k goes on. loss, of
@@ -261,10 +282,12 @@ def explore(
         image = uniform_code(net, partial(latent_shape, (1, 1), 8), noise=input_noise)
         engine = partial(deep_prior, renewed=by_turns)
     else:
-        image = _style(generator)
+        image = _lines(weights) if image_net == "lines" else _style(generator)
         moved = steps * image_steps // (image_steps + kernel_steps) if by_turns else steps
         tx = tx._replace(image=spherical(optax.adam(one_cycle(image_lr, max(moved, 1)))))
-        engine = partial(deep_prior, image_first=True, penalty=geocross_penalty(geocross))
+        # the latents of a line stand for different letters, and have nothing to be near to
+        near = geocross_penalty(geocross) if image_net == "stylegan2" else None
+        engine = partial(deep_prior, image_first=True, penalty=near)
     turns = (kernel_steps, image_steps) if by_turns else None
     method = engine(image, code, loss=objective, tx=tx, forward=forward, restore=restore, turns=turns)
     return method if image_net == "dip" else keeping_lowest(method)

@@ -1,0 +1,132 @@
+"""How well does a trained operator transfer a blur, and how well can it express one it has never seen?
+
+    python -m benchmarks.blur_operator --data DIR --out blur_operator.json
+    python -m benchmarks.blur_operator --data DIR --only transfer --weights runs/levin/weights --out levin.json
+
+Transfer (Tran et al. 2021, Table 1, Eq. 8, in small): Kodak's photos are sources S and targets T, the kernels Levin's;
+PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centres of `--side` pixels. Each
+photo is the source for the `--targets` photos that follow it.
+
+Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
+Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
+and of x. Each part is kept as it is done; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tabulate import tabulate
+from tqdm import tqdm
+
+from benchmarks.kernel_prior import centre
+from jbid import images as im
+from jbid import losses, weights
+from jbid.blur import blur
+from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.data import levin
+from jbid.data.crops import rgb
+from jbid.data.pairs import paired
+from jbid.operators import Operator, operator
+from jbid.run import compiled
+from jbid.transfer import code_of, psnr, with_code
+
+
+def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
+    """A row for each of Levin's kernels: PSNR of the transferred blur and of the sharp target."""
+    folder = levin.root(data) / "kernels"
+    photos = [rgb(im.read(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
+    rows = []
+    for path in sorted(folder.glob("*.png")):
+        kernel = im.read_kernel(path)
+        margin = kernel.shape[0] - 1
+        sharp = [centre(photo, side + margin) for photo in photos]
+        blurred = [np.asarray(blur(jnp.asarray(x), jnp.asarray(kernel))) for x in sharp]
+        sharp = [centre(x, side) for x in sharp]
+        found, same = [], []
+        for i in tqdm(range(len(sharp)), desc=path.stem, unit="photo", dynamic_ncols=True):
+            code = code_of(of, sharp[i], blurred[i])
+            for j in range(1, targets + 1):
+                t = (i + j) % len(sharp)
+                found.append(psnr(with_code(of, sharp[t], code), blurred[t]))
+                same.append(psnr(sharp[t], blurred[t]))
+        rows.append({"kernel": path.stem, "transferred": float(np.mean(found)), "sharp": float(np.mean(same))})
+    return rows
+
+
+def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> list[dict]:
+    """A row for each of GoPro's pairs: PSNR of F(x, k) with the code that was looked for, with G's, and of x."""
+    tx = optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+    def step(code, state, x, y):
+        def distance(code):
+            return losses.charbonnier_distance(of.blur(x, code), y)
+
+        updates, state = tx.update(jax.grad(distance)(code), state)
+        return optax.apply_updates(code, updates), state
+
+    one = compiled(step)
+    rows = []
+    for sharp, blurred in paired(data / "gopro" / "pairs"):
+        x, y = (centre(im.read(path), side) for path in (sharp, blurred))
+        first = code_of(of, x, y)
+        code, state = jnp.asarray(first), tx.init(jnp.asarray(first))
+        for _ in tqdm(range(steps), desc=sharp.stem, unit="step", dynamic_ncols=True):
+            code, state = one(code, state, jnp.asarray(x), jnp.asarray(y))
+        told = {"retrieved": with_code(of, x, np.asarray(code)), "by G": with_code(of, x, first), "sharp": x}
+        rows.append({"pair": sharp.stem.removesuffix("_sharp"), **{k: psnr(v, y) for k, v in told.items()}})
+    return rows
+
+
+def run_all(args: argparse.Namespace) -> int:
+    data = Path(args.data or os.environ.get("JBID_DATA", ""))
+    of = operator("operator", args.weights)
+    said = {"weights": weights.checksums(args.weights)["operator.npz"], "side": args.side}
+    said |= {"targets": args.targets, "steps": args.steps, "rate": args.rate}
+    out_dir(args.out.parent)
+    told = read_json(args.out) if args.resume else {}
+    if told and told.get("settings") != said:
+        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
+    told = told or {"benchmark": "blur_operator", "settings": said, **versions_and_device()}
+    parts = {
+        "transfer": lambda: transfer(of, data, args.side, args.targets),
+        "retrieval": lambda: retrieval(of, data, args.side, args.steps, args.rate),
+    }
+    for name, part in parts.items():
+        if args.only not in (None, name):
+            continue
+        told[name] = told.get(name) or part()
+        write_json(args.out, told)
+        rows = told[name]
+        numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
+        print(tabulate([*rows, {next(iter(rows[0])): "mean", **mean}], headers="keys", floatfmt=".2f"))
+    print(f"-> {args.out}")
+    return 0
+
+
+def main() -> int:
+    parser = Parser("python -m benchmarks.blur_operator", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, metavar="DIR", help="holds levin/, sharp/ and gopro/ (default: $JBID_DATA)")
+    add("--weights", type=Path, default=weights.SHIPPED, metavar="DIR", help="holds operator.npz (default: shipped)")
+    add("--only", choices=("transfer", "retrieval"), help="one part alone")
+    add("--side", type=int, default=256, metavar="N", help="pixels of the centres that are used (default 256)")
+    add("--targets", type=int, default=3, metavar="N", help="for each source (default 3)")
+    add("--steps", type=int, default=200, metavar="N", help="of retrieval (default 200)")
+    add("--rate", type=float, default=0.02, help="of retrieval (default 0.02)")
+    add("--resume", action="store_true", help="go on with --out")
+    add("--out", type=json_file, default=Path("blur_operator.json"), metavar="FILE.json")
+    args = parser.parse_args()
+    return guarded(lambda: run_all(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
