@@ -34,9 +34,10 @@ from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_an
 from jbid.data import levin
 from jbid.data.crops import rgb
 from jbid.data.pairs import paired
+from jbid.metrics import psnr
 from jbid.operators import Operator, operator
 from jbid.run import compiled
-from jbid.transfer import code_of, psnr, with_code
+from jbid.transfer import code_of, with_code
 
 
 def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:

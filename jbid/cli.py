@@ -673,7 +673,8 @@ def _transfer(args: argparse.Namespace) -> int:
 
     from jbid import images as im
     from jbid import operators
-    from jbid.transfer import code_of, psnr, with_code
+    from jbid.metrics import psnr
+    from jbid.transfer import code_of, with_code
 
     if args.sample == bool(args.sharp or args.blurry) or bool(args.sharp) != bool(args.blurry):
         raise ValueError("expected both --sharp and --blurry, or --sample without them")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import images as im
+from jbid.metrics import psnr
 from jbid.nets.wizard import STRIDE
 from jbid.operators import Operator, fitted, grid, padded, sampled, transferred
 from jbid.run import compiled
@@ -81,11 +82,6 @@ def with_code(of: Operator, picture: NDArray[np.float32], code: NDArray[np.float
     return np.clip(
         _tiled(places, STRIDE, picture.shape[-1], made)[top:, left:][: picture.shape[0], : picture.shape[1]], 0, 1
     )
-
-
-def psnr(a: NDArray, b: NDArray) -> float:
-    """-10 log10 mean (a - b)^2, in dB; of pictures in [0, 1]."""
-    return float(-10 * np.log10(max(np.mean(np.square(np.subtract(a, b))), 1e-12)))
 
 
 LOG = "pairs.csv"

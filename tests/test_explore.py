@@ -18,14 +18,14 @@ from jbid.cli import main
 from jbid.data import pairs as data
 from jbid.methods import explore as method_of_explore
 from jbid.methods.explore import explore
-from jbid.metrics import kernel_similarity
+from jbid.metrics import kernel_similarity, psnr
 from jbid.nets import wizard
 from jbid.nets.vgg import perceptual, vgg_features
 from jbid.nets.wizard import KernelWizard, Widths
 from jbid.pretrain import loop
 from jbid.pretrain import operator as training
 from jbid.run import run
-from jbid.transfer import code_of, psnr, with_code
+from jbid.transfer import code_of, with_code
 from tests.torch_names import drawn_weights, wizard_variables
 
 TINY = Widths(4, 4, 8, 1, 1, 1)
