@@ -47,8 +47,8 @@ class Settings(NamedTuple):
     for "picture"; empty for the shipped ones. outer: whether G(E(y)) is led to the true kernel (published code) or to
     the inner optimisation's (paper, Eq. 4). inner_steps and inner_rate: of that optimisation by Adam; code_weight: of
     the distance to its code. milestones: steps at which the rate falls to a tenth. pool: number of pairs made for
-    "edges" by kernel size, whose estimates take 0.7 (31) to 4 s (75) each; the sizes take turns, a batch each. shares:
-    as for the generator. The rest: `Degradation`.
+    "edges" by kernel size, whose estimates take 0.7 (31) to 4 s (75) each; a batch is of one size, in the proportion of
+    these numbers. shares: as for the generator. The rest: `Degradation`.
     """
 
     photos: str = ""
@@ -278,8 +278,10 @@ def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path
         return State(state.key, {"params": params}, opt_state), value[None]
 
     def drawn(t: int) -> Pair:
-        pool = pools[t % len(pools)]
-        at = np.random.default_rng([settings.seed, t]).choice(len(pool.kernel), batch, len(pool.kernel) < batch)
+        rng = np.random.default_rng([settings.seed, t])
+        # one size to a batch, each pair as likely as any other
+        pool = pools[rng.choice(len(pools), p=np.array(list(settings.pool.values())) / sum(settings.pool.values()))]
+        at = rng.choice(len(pool.kernel), batch, len(pool.kernel) < batch)
         return Pair(pool.seen[at], pool.kernel[at])
 
     read = compiled(net.apply)
