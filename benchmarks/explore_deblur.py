@@ -1,0 +1,230 @@
+"""Where is a learned blur operator better than a convolution, and an image manifold better than a deep image prior?
+
+    python -m benchmarks.explore_deblur --data DIR --out explore_deblur.json
+
+deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centres of 256 pixels:
+`explore`, joint and alternating, beside `selfdeblur` and the start alone, each with its `quick` preset: PSNR and SSIM
+of luma at the best shift within 5 pixels, PSNR as it is, seconds with compilation.
+models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
+models of the blur: a convolution, a fixed bicubic reduction, the learned operator.
+lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of
+lines, with a convolution and with the operator, beside `selfdeblur`.
+
+Each part is kept as it is done; --resume goes on. Pictures and plots lie beside --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from benchmarks.kernel_prior import centre
+from jbid import images as im
+from jbid import motion
+from jbid.blur import blur
+from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.data import levin
+from jbid.data.lines import line
+from jbid.data.pairs import paired
+from jbid.deblur import prepare, solve
+from jbid.metrics import align, psnr
+from jbid.run import CHUNK, run
+from jbid.settings import build, resolve
+
+SIDE = 256
+METHODS: dict[str, dict[str, Any]] = {
+    "start alone": dict(preset="instant"),
+    "selfdeblur": dict(preset="quick"),
+    "explore, joint": dict(method="explore", preset="quick"),
+    "explore, alternating": dict(
+        method="explore", preset="quick", scheme="alternating", kernel_steps=4, image_steps=1, steps=600
+    ),
+}
+MODELS = ("convolution", "bicubic", "operator")
+ON_LINES: dict[str, dict[str, Any]] = {
+    "selfdeblur": dict(preset="quick", kernel_size=31),
+    "lines, convolution": dict(blur_model="convolution"),
+    "lines, operator": dict(blur_model="operator"),
+}
+MANIFOLD: dict[str, Any] = dict(
+    method="explore",
+    preset="quick",
+    kernel_size=31,
+    colour="luma",
+    image_net="lines",
+    loss="mse",
+    loss_weight=100.0,
+    sparse_weights=[0.0, 0.0],
+    kernel_weights=[0.0, 0.0],
+    warm_up=0,
+    image_lr=0.1,
+    steps=600,
+    seeds=4,
+)
+
+
+class Case(NamedTuple):
+    name: str
+    sharp: np.ndarray
+    blurred: np.ndarray
+
+
+def pictures(data: Path) -> list[Case]:
+    """Two of GoPro's pairs, and two photos of Kodak's blurred with Levin's kernels."""
+    found = []
+    for sharp, blurred in paired(data / "gopro" / "pairs")[1:8:4]:
+        found.append(Case(sharp.stem, *(centre(im.read(path), SIDE) for path in (sharp, blurred))))
+    for photo, kernel in (("kodim05", "kernel1"), ("kodim19", "kernel6")):
+        k = im.read_kernel(levin.root(data) / "kernels" / f"{kernel}.png")
+        sharp = centre(im.read(data / "sharp" / "kodak24" / f"{photo}.png"), SIDE + len(k) - 1)
+        blurred = np.asarray(blur(jnp.asarray(sharp), jnp.asarray(k)))
+        found.append(Case(f"{photo} {kernel}", centre(sharp, SIDE), blurred))
+    return found
+
+
+def deblurred(case: Case, values: dict[str, Any]) -> tuple[dict[str, float], np.ndarray]:
+    """Scores of one method's answer, and the answer."""
+    settings = resolve([("", values)])
+    began = time.perf_counter()
+    answer = solve([prepare(case.blurred, settings)], settings)[0]
+    seconds = time.perf_counter() - began
+    image = np.clip(answer.image, 0, 1)
+    aligned = align(im.luma(image)[..., 0], im.luma(case.sharp)[..., 0], max_shift=5, border=5)
+    told = {"psnr": aligned.psnr, "ssim": aligned.ssim, "psnr_as_it_is": psnr(image, case.sharp), "seconds": seconds}
+    return told, image
+
+
+def compared(cases: list[Case], methods: dict[str, dict], folder: Path) -> list[dict]:
+    """A row for each case and method; a panel for each case: blurred, the methods' answers, sharp."""
+    rows = []
+    for case in tqdm(cases, unit="picture", dynamic_ncols=True):
+        shown = [case.blurred]
+        same = align(im.luma(case.blurred)[..., 0], im.luma(case.sharp)[..., 0], max_shift=5, border=5)
+        rows.append({"name": case.name, "method": "blurred", "psnr": same.psnr, "ssim": same.ssim})
+        for name, values in methods.items():
+            told, image = deblurred(case, values)
+            rows.append({"name": case.name, "method": name, **told})
+            shown.append(image)
+        shown.append(case.sharp)
+        axis = 1 if case.sharp.shape[0] > 64 else 0
+        im.write(folder / f"{case.name.replace(' ', '_')}.png", np.concatenate(shown, axis))
+    return rows
+
+
+def lines(count: int) -> list[Case]:
+    """Rendered lines of held-out words, blurred with simulated kernels and noise."""
+    found = []
+    kernels = np.asarray(motion.kernels(jax.random.key(31), 31, count))
+    for i in range(count):
+        rng = np.random.default_rng([31, i])
+        wide = line(rng, SIDE, held_out=True)
+        # what lies beyond the line is its edge, as for a picture that was cut out
+        padded = np.pad(wide, ((15, 15), (15, 15), (0, 0)), mode="edge")
+        blurred = np.asarray(blur(jnp.asarray(padded), jnp.asarray(kernels[i])))
+        noisy = np.clip(blurred + 0.02 * rng.standard_normal(blurred.shape), 0, 1).astype(np.float32)
+        found.append(Case(f"line {i}", wide, noisy))
+    return found
+
+
+def models(case: Case, steps: int) -> list[dict]:
+    """The loss over the steps with each model of the blur; the first phase's weights throughout."""
+    rows = []
+    for name in MODELS:
+        values = dict(method="explore", preset="quick", start="random", blur_model=name, steps=steps, warm_up=0)
+        settings = resolve(
+            [("", values | dict(sparse_weights=[0.0, 0.0], kernel_weights=[0.0, 0.0], kernel_net="dip"))]
+        )
+        method = build(settings, 31, 3)
+        result = run(method, jax.random.key(0), jnp.asarray(case.blurred), steps)
+        at = list(range(0, steps, CHUNK))
+        image = np.asarray(result.restored.image)
+        rows.append(
+            {
+                "model": name,
+                "last": float(result.losses[-1]),
+                "psnr": psnr(np.clip(image, 0, 1), case.sharp),
+                "at": at,
+                "loss": [float(result.losses[t]) for t in at],
+            }
+        )
+    return rows
+
+
+def plot(path: Path, rows: list[dict], name: str) -> None:
+    """Loss of each model against steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for row in rows:
+        axis.semilogy(row["at"], row["loss"], label=row["model"])
+    axis.set_xlabel("step")
+    axis.set_ylabel("1 - SSIM(F(x, k), y)")
+    axis.set_title(name)
+    axis.legend()
+    with im.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def run_all(args: argparse.Namespace) -> int:
+    data = Path(args.data or os.environ.get("JBID_DATA", ""))
+    folder = out_dir(args.out.parent / args.out.stem)
+    told = read_json(args.out) if args.resume else {}
+    told = told or {"benchmark": "explore_deblur", **versions_and_device()}
+    on_lines = {name: (values if name == "selfdeblur" else MANIFOLD | values) for name, values in ON_LINES.items()}
+    parts = {
+        "deblur": lambda: compared(pictures(data), METHODS, folder),
+        "models": lambda: models(pictures(data)[0], args.steps),
+        "lines": lambda: compared(lines(args.lines), on_lines, folder),
+    }
+    for name, part in parts.items():
+        if args.only not in (None, name):
+            continue
+        told[name] = told.get(name) or part()
+        write_json(args.out, told)
+        rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in told[name]]
+        print(tabulate(rows, headers="keys", floatfmt=".3f"))
+        if name == "models":
+            plot(args.out.with_name(f"{args.out.stem}_models.png"), told[name], pictures(data)[0].name)
+        else:
+            methods = dict.fromkeys(row["method"] for row in rows)
+            means = [
+                {
+                    "method": method,
+                    **{
+                        key: float(np.mean([row[key] for row in rows if row["method"] == method]))
+                        for key in ("psnr", "ssim")
+                    },
+                }
+                for method in methods
+            ]
+            print(tabulate(means, headers="keys", floatfmt=".3f"))
+    print(f"-> {args.out}, {folder}")
+    return 0
+
+
+def main() -> int:
+    parser = Parser("python -m benchmarks.explore_deblur", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, metavar="DIR", help="holds gopro/, levin/ and sharp/ (default: $JBID_DATA)")
+    add("--only", choices=("deblur", "models", "lines"), help="one part alone")
+    add("--steps", type=int, default=300, metavar="N", help="of models (default 300)")
+    add("--lines", type=int, default=10, metavar="N", help="lines of text (default 10)")
+    add("--resume", action="store_true", help="go on with --out")
+    add("--out", type=json_file, default=Path("explore_deblur.json"), metavar="FILE.json")
+    args = parser.parse_args()
+    return guarded(lambda: run_all(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
