@@ -251,6 +251,12 @@ def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
         explore(9, weights=folder, **options)
 
 
+def test_explore_refuses_a_picture_that_is_too_large_for_its_network(folder, monkeypatch):
+    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    with pytest.raises(ValueError, match="1.5 million"):
+        explore(9, weights=folder, **SMALL).init(jax.random.key(0), jax.ShapeDtypeStruct((2000, 1000, 3), jnp.float32))
+
+
 @pytest.fixture
 def sources(tmp_path):
     """Two pairs in either layout, a clip of 40 frames in which a bright bar moves, and a photo."""

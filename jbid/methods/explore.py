@@ -28,6 +28,7 @@ from jbid.types import Estimate, Forward, Generator, Loss, Method, Restored
 from jbid.weights import folder_of, load, vgg19
 from jbid.weights import stylegan2 as stylegan2_weights
 
+LARGEST = 1_500_000  # pixels: some 10 GB with 32 channels
 BICUBIC = 8  # times smaller
 RIDGE = 1e-2  # of the convolution kernel that is shown of a code, as a share of the mean power of the gradients
 
@@ -89,6 +90,16 @@ def shown_kernel(of: operators.Operator, image: Array, code: Array, shape: tuple
     # a fit that finds nothing still gives a kernel
     k = jnp.maximum(k[top : top + shape[0], left : left + shape[1]], 0) + 1e-8
     return normalise_kernel(k, 0.05)
+
+
+def _seen_whole(blurred: Array) -> tuple[int, int, int]:
+    h, w = blurred.shape[:2]
+    if h * w > LARGEST:
+        raise ValueError(
+            f"explore restores a picture by a network that sees all of it: got {w}x{h} pixels, expected at most "
+            f"{LARGEST / 1e6:g} million; make it smaller, or add --patch 384 --finish for a blur that is uniform"
+        )
+    return latent_shape((1, 1), 8, blurred)
 
 
 # of a term, before and after the change
@@ -279,7 +290,7 @@ def explore(
             non_local_from=None,
             padding="zero",
         )
-        image = uniform_code(net, partial(latent_shape, (1, 1), 8), noise=input_noise)
+        image = uniform_code(net, _seen_whole, noise=input_noise)
         engine = partial(deep_prior, renewed=by_turns)
     else:
         image = _lines(weights) if image_net == "lines" else _style(generator)
