@@ -44,6 +44,8 @@ def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
     """A row for each of Levin's kernels: PSNR of the transferred blur and of the sharp target."""
     folder = levin.root(data) / "kernels"
     photos = [rgb(im.read(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
+    if len(photos) <= targets:
+        raise ValueError(f"{data}: expected more than {targets} photos in sharp/kodak24 in it")
     rows = []
     for path in sorted(folder.glob("*.png")):
         kernel = im.read_kernel(path)
@@ -75,7 +77,10 @@ def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> l
 
     one = compiled(step)
     rows = []
-    for sharp, blurred in paired(data / "gopro" / "pairs"):
+    pairs = paired(data / "gopro" / "pairs")
+    if not pairs:
+        raise ValueError(f"{data}: expected pairs, X_sharp.png and X_blur.png, in gopro/pairs in it")
+    for sharp, blurred in pairs:
         x, y = (centre(im.read(path), side) for path in (sharp, blurred))
         first = code_of(of, x, y)
         code, state = jnp.asarray(first), tx.init(jnp.asarray(first))

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.kernel_prior import centre
 from jbid import images as im
-from jbid import motion
+from jbid import motion, weights
 from jbid.blur import blur
 from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
 from jbid.data import levin
@@ -47,7 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "selfdeblur": dict(preset="quick"),
     "explore, joint": dict(method="explore", preset="quick"),
     "explore, alternating": dict(
-        method="explore", preset="quick", scheme="alternating", kernel_steps=4, image_steps=1, steps=600
+        method="explore", preset="quick", scheme="alternating", kernel_steps=4, image_steps=1, steps=660
     ),
 }
 MODELS = ("convolution", "bicubic", "operator")
@@ -82,7 +82,10 @@ class Case(NamedTuple):
 def pictures(data: Path) -> list[Case]:
     """Two of GoPro's pairs, and two photos of Kodak's blurred with Levin's kernels."""
     found = []
-    for sharp, blurred in paired(data / "gopro" / "pairs")[1:8:4]:
+    pairs = paired(data / "gopro" / "pairs")
+    if len(pairs) < 8:
+        raise ValueError(f"{data}: expected gopro/pairs with eight pairs, X_sharp.png and X_blur.png, in it")
+    for sharp, blurred in pairs[1:8:4]:
         found.append(Case(sharp.stem, *(centre(im.read(path), SIDE) for path in (sharp, blurred))))
     for photo, kernel in (("kodim05", "kernel1"), ("kodim19", "kernel6")):
         k = im.read_kernel(levin.root(data) / "kernels" / f"{kernel}.png")
@@ -180,7 +183,10 @@ def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     folder = out_dir(args.out.parent / args.out.stem)
     told = read_json(args.out) if args.resume else {}
-    told = told or {"benchmark": "explore_deblur", **versions_and_device()}
+    said = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
+    if told and told.get("settings") != said:
+        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
+    told = told or {"benchmark": "explore_deblur", "settings": said, **versions_and_device()}
     on_lines = {name: (values if name == "selfdeblur" else MANIFOLD | values) for name, values in ON_LINES.items()}
     parts = {
         "deblur": lambda: compared(pictures(data), METHODS, folder),

@@ -334,6 +334,9 @@ def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
         # the shipped corrector serves folders that have none
         for folder in (folder_of(settings.options.get("weights", "")), SHIPPED):
             digest.update(json.dumps(checksums(folder)).encode())
+    for name in ("generator", "vgg"):
+        if settings.options.get(name):
+            digest.update(hashlib.sha256(Path(settings.options[name]).read_bytes()).digest())
     for array in arrays:
         digest.update(b"-" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
@@ -715,6 +718,7 @@ def _augment(args: argparse.Namespace) -> int:
     from jbid.data.crops import crops
     from jbid.data.pairs import pairs
     from jbid.transfer import write_pairs
+    from jbid.weights import SHIPPED, checksums
 
     if args.count < 1 or args.crop < 32:
         raise ValueError(f"got --count {args.count} and --crop {args.crop}, expected at least 1 and 32")
@@ -727,6 +731,7 @@ def _augment(args: argparse.Namespace) -> int:
     targets = crops(args.target, args.crop, args.seed + 1, held_out=None, colour=True)
     out = out_dir(args.out)
     what = {name: str(value) for name, value in sorted(vars(args).items()) if name not in ("count", "out", "run")}
+    what["weights"] = json.dumps(checksums(args.weights or SHIPPED))
     mark = {"identity": hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}
     known = read_json(out / "augment.json")
     if known and known != mark:

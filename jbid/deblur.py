@@ -384,7 +384,9 @@ def _picture(task: Task, finish: bool, settings: Settings, kernel: NDArray, own:
 def check_finish(settings: Settings, shape: Sequence[int]) -> None:
     """Raise ValueError where the network's own image is asked for but covers a part of the picture alone."""
     if not settings.finish and (settings.region or 0 < settings.patch < max(shape[:2])):
-        raise ValueError("--no-finish needs the network to see the whole picture: add --patch 0, without --region")
+        raise ValueError(
+            "without --finish the network must see the whole picture: add --finish, or --patch 0 without --region"
+        )
 
 
 def deblur(

@@ -186,6 +186,7 @@ def deep_prior(
     forward: Forward = blur,
     restore: Callable[[Estimate, Array], Restored] = centre_crop,
     alternating: bool = False,
+    hold: int = 0,
     turns: tuple[int, int] | None = None,
     image_first: bool = False,
     renewed: bool = False,
@@ -197,7 +198,8 @@ def deep_prior(
     both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
     loss told is the one before either. `turns`: so many steps move the kernel alone, then so many the image alone, and
     so on, or the other way round with `image_first`; `renewed`: the kernel's parameters, code and optimiser begin anew
-    in each of its turns (Tran et al. 2021, Algorithm 1). `penalty`, of the image's parameters, is added to the loss.
+    in each of its turns but the first (Tran et al. 2021, Algorithm 1). In the first `hold` steps the kernel and its
+    optimiser are left alone; turns begin after them. `penalty`, of the image's parameters, is added to the loss.
     The method's estimate is that of the generators without perturbation, and `restore(estimate, blurred)` makes the
     answer of it. Raises ValueError for turns without a step.
     """
@@ -259,19 +261,22 @@ def deep_prior(
             state.opt_state._replace(kernel=tx.kernel.init(params)),
         )
 
-    def by_turns(state, blurred, t, *, turns):
-        at = (t + (turns[0] if image_first else 0)) % sum(turns)
-        of_kernel = at < turns[0]
+    def in_parts(state, blurred, t):
+        held = t < hold
+        moves_image, moves_kernel = jnp.array(True), ~held
+        at = (t - hold + (turns[0] if turns and image_first else 0)) % sum(turns or (1,))
+        if turns is not None:
+            moves_image, moves_kernel = held | (at >= turns[0]), ~held & (at < turns[0])
         if renewed:
             key = jax.random.fold_in(jax.random.fold_in(state.key, t), 1)
-            state = jax.lax.cond(at == 0, anew, lambda state, *_: state, state, blurred, key)
+            state = jax.lax.cond((at == 0) & (t > hold), anew, lambda state, *_: state, state, blurred, key)
         # both are computed and one is kept: XLA's CPU backend runs convolutions in a branch ten times slower
         after, info = joint(state, blurred, t)
 
         def kept(new, old):
             return Estimate(
-                jax.tree.map(lambda n, o: jnp.where(of_kernel, o, n), new.image, old.image),
-                jax.tree.map(lambda n, o: jnp.where(of_kernel, n, o), new.kernel, old.kernel),
+                jax.tree.map(lambda n, o: jnp.where(moves_image, n, o), new.image, old.image),
+                jax.tree.map(lambda n, o: jnp.where(moves_kernel, n, o), new.kernel, old.kernel),
             )
 
         state = state._replace(
@@ -281,7 +286,5 @@ def deep_prior(
 
     if turns is not None and min(turns) < 1:
         raise ValueError(f"got turns {turns}, expected at least one step of kernel and image each")
-    step: Callable[..., Any] = in_turn if alternating else joint
-    if turns is not None:
-        step = partial(by_turns, turns=turns)
+    step = in_parts if turns or hold else in_turn if alternating else joint
     return Method(init, step, lambda state: estimate(state.params, state.code), restore)

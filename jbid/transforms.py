@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -135,10 +137,11 @@ class Kept(NamedTuple):
     best: Estimate  # the estimate of that step
 
 
-def keeping_lowest(method: Method) -> Method:
+def keeping_lowest(method: Method, changes: Sequence[int] = ()) -> Method:
     """The method whose answer is the estimate of the step with the lowest loss, not the last one.
 
-    The loss is the method's own, so the true image has no say. At first the answer is the first estimate.
+    The loss is the method's own, so the true image has no say. At `changes`, steps from which on the loss is another
+    one, all that was before is forgotten. At first the answer is the first estimate.
     """
 
     def init(key, blurred, start=None):
@@ -147,8 +150,10 @@ def keeping_lowest(method: Method) -> Method:
 
     def step(state, blurred, t):
         inner, info = method.step(state.inner, blurred, t)
-        lower = info.loss < state.least
+        other = functools.reduce(jnp.logical_or, [t == change for change in changes], jnp.array(False))
+        least = jnp.where(other, jnp.inf, state.least)
+        lower = info.loss < least
         best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
-        return Kept(inner, jnp.where(lower, info.loss, state.least), best), info
+        return Kept(inner, jnp.where(lower, info.loss, least), best), info
 
     return Method(init, step, lambda state: state.best, method.restore)

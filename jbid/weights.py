@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import io
@@ -121,11 +122,13 @@ def torch_state(path: str, what: str, key: str | None = None) -> dict[str, np.nd
     except ImportError:
         raise ValueError(f"{path}: reading it needs PyTorch; install jbid[lpips]") from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # trainings keep their arguments beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get(key, state)
         return {name: value.numpy() for name, value in state.items()}
     except Exception as error:  # torch's errors have no common type
-        raise ValueError(f"{path}: not a PyTorch state of {what} ({error})") from None
+        raise ValueError(f"{path}: not a PyTorch state of {what} ({str(error).splitlines()[0]})") from None
 
 
 # places of the convolutions in torchvision's `features`, up to relu5_1

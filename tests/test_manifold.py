@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from functools import partial
 
@@ -127,7 +128,9 @@ def test_the_generator_is_that_of_the_pytorch_port(state):
 def file(tmp_path, state):
     torch = pytest.importorskip("torch")
     path = tmp_path / "generator.pt"
-    torch.save({"g_ema": {name: torch.tensor(value) for name, value in state.items()}}, path)
+    # as a training leaves it
+    saved = {"g_ema": {name: torch.tensor(value) for name, value in state.items()}, "args": argparse.Namespace(size=16)}
+    torch.save(saved, path)
     return str(path)
 
 
@@ -224,11 +227,13 @@ def test_the_lowest_loss_is_kept():
         lambda state: Estimate(state, state),
         lambda e, y: Restored(*e),
     )
-    method = keeping_lowest(plain)
-    state = method.init(None, None)
-    for t in range(3):
-        state, _ = method.step(state, None, t)
-    assert method.estimate(state).image == 1
+    # with another loss from step 2 on, what was before no longer counts
+    for changes, lowest in ((), 1), ((2,), 2):
+        method = keeping_lowest(plain, changes)
+        state = method.init(None, None)
+        for t in range(3):
+            state, _ = method.step(state, None, t)
+        assert method.estimate(state).image == lowest
 
 
 def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):

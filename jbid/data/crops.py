@@ -107,16 +107,21 @@ def apart(n: int, held_out: bool | None) -> list[int]:
     return [i for i in range(n) if n < KEPT_APART or held_out is None or (i % KEPT_APART == 0) == held_out]
 
 
+def map_dataset() -> Any:
+    """The class `grain.MapDataset`. Raises ValueError where grain is not installed."""
+    try:
+        import grain
+    except ImportError:
+        raise ValueError("reading pictures for training needs grain: install jbid[pretrain]") from None
+    return grain.MapDataset
+
+
 def endless(source: Any, seed: int) -> Any:
     """A random-access source as a `grain.MapDataset`, shuffled anew in each of `ROUNDS` rounds.
 
     Raises ValueError where grain is not installed.
     """
-    try:
-        import grain
-    except ImportError:
-        raise ValueError("pretraining needs grain: install jbid[pretrain]") from None
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat(ROUNDS)
+    return map_dataset().source(source).seed(seed).shuffle().repeat(ROUNDS)
 
 
 def crops(name: str, side: int, seed: int, *, held_out: bool | None = False, colour: bool = False) -> Any:

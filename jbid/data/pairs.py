@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from jbid import images, motion
 from jbid.blur import blur
-from jbid.data.crops import KEPT_APART, apart, crop, crops, endless, files, place, rgb, turned
+from jbid.data.crops import KEPT_APART, apart, crop, crops, endless, files, map_dataset, place, rgb, turned
 from jbid.run import compiled
 
 FRAMES = (5, 15)  # so many are averaged
+CACHE = 1 << 30  # bytes of frames that are kept in memory
 GAMMA = 2.2  # of the camera whose frames are averaged
 
 
@@ -62,16 +64,18 @@ def _pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
 
 
 def clips(folder: Path) -> list[list[Path]]:
-    """Consecutive frames: the files of each subfolder in the order of their names, of those with enough of them."""
+    """Consecutive frames: the files of each subfolder with enough of them, by the numbers in their names."""
+
+    def numbers(path: Path) -> list:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
+
     by_folder: dict[Path, list[Path]] = {}
     for path in files(folder):
         by_folder.setdefault(path.parent, []).append(path)
-    return [sorted(found) for found in by_folder.values() if len(found) >= FRAMES[1]]
+    return [sorted(found, key=numbers) for found in by_folder.values() if len(found) >= FRAMES[1]]
 
 
-@functools.lru_cache(maxsize=512)
 def _frame(path: Path) -> NDArray[np.uint8]:
-    # a clip's frames are read again and again, and eight bits keep them small
     return np.round(rgb(images.read(path)) * 255).astype(np.uint8)
 
 
@@ -96,10 +100,14 @@ def _averages(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
     if not starts:
         raise ValueError(f"{folder}: no folder of at least {reach} consecutive frames there")
 
+    # a clip's frames are read again and again; eight bits keep them small, and a limit in bytes the memory
+    kept = max(reach, CACHE // _frame(starts[0][0][0]).nbytes)
+    read = functools.lru_cache(maxsize=kept)(_frame)
+
     def made(item: tuple[list[Path], int], rng: np.random.Generator) -> Pair:
         span, first = item
         n = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
-        frames = [_frame(path) for path in span[first : first + n]]
+        frames = [read(path) for path in span[first : first + n]]
         if min(frames[0].shape[:2]) < side:
             raise ValueError(f"{span[first]}: smaller than the crops, {side} pixels")
         at = place(frames[0].shape, side, rng)
@@ -166,8 +174,8 @@ def pairs(
     From up to three sources, in the proportion of `mix` ("pairs", "frames", "photos", one each where it says nothing):
     `folder` of pairs (`paired`); `frames`, a folder of clips of sharp frames, 5 to 15 of which are averaged, the middle
     one being the sharp picture; `photos`, as for `jbid.data.crops.crops`, blurred with kernels of `size` from the
-    models of `shares`, or with those of the folder `kernels`. What is `held_out` is as for `crops`; of clips the last
-    twentieth. Raises ValueError where there is nothing in a folder.
+    models of `shares`, or with those of the folder `kernels`. What is `held_out` is as for `crops`; of clips the
+    last twentieth, but at least 15 frames. Raises ValueError where there is nothing in a folder.
     """
     known = {
         "pairs": (folder, lambda: _pairs(Path(folder), side, seed, held_out)),
@@ -183,6 +191,4 @@ def pairs(
         path = known[name][0]
         if name != "photos" and not Path(path).is_dir():
             raise ValueError(f"{path}: no such folder")
-    import grain
-
-    return grain.MapDataset.mix([make() for make in chosen.values()], [mix.get(name, 1) for name in chosen])
+    return map_dataset().mix([make() for make in chosen.values()], [mix.get(name, 1) for name in chosen])

@@ -28,7 +28,7 @@ from jbid.types import Estimate, Forward, Generator, Loss, Method, Restored
 from jbid.weights import folder_of, load, vgg19
 from jbid.weights import stylegan2 as stylegan2_weights
 
-LARGEST = 1_500_000  # pixels: some 10 GB with 32 channels
+LARGEST = 48_000_000  # values in a feature map at full size: some 10 GB
 BICUBIC = 8  # times smaller
 RIDGE = 1e-2  # of the convolution kernel that is shown of a code, as a share of the mean power of the gradients
 
@@ -92,12 +92,12 @@ def shown_kernel(of: operators.Operator, image: Array, code: Array, shape: tuple
     return normalise_kernel(k, 0.05)
 
 
-def _seen_whole(blurred: Array) -> tuple[int, int, int]:
+def _seen_whole(blurred: Array, *, channels: int) -> tuple[int, int, int]:
     h, w = blurred.shape[:2]
-    if h * w > LARGEST:
+    if h * w * channels > LARGEST:
         raise ValueError(
-            f"explore restores a picture by a network that sees all of it: got {w}x{h} pixels, expected at most "
-            f"{LARGEST / 1e6:g} million; make it smaller, or add --patch 384 --finish for a blur that is uniform"
+            f"explore's network must see the whole picture: got {w}x{h} pixels, expected at most "
+            f"{LARGEST / channels / 1e6:.1f} million; make it smaller, or, for uniform blur, add --patch 384 --finish"
         )
     return latent_shape((1, 1), 8, blurred)
 
@@ -150,7 +150,8 @@ def _style(path: str) -> Generator:
         if blurred.shape != shape:
             what = "{1}x{0} pixels in {2} channels".format(*shape)
             given = "{1}x{0} in {2}".format(*blurred.shape)
-            raise ValueError(f"{path}: makes pictures of {what}, got one of {given}; crop and resize it")
+            advice = "crop and resize it" if blurred.shape[-1] == shape[-1] else "give it in colour, with --colour rgb"
+            raise ValueError(f"{path}: makes pictures of {what}, got one of {given}; {advice}")
         return made.init(key, blurred)
 
     return made._replace(init=init)
@@ -169,7 +170,8 @@ def _lines(weights: str) -> Generator:
         h, w, c = blurred.shape
         if (h, w % PLACE, c) != (HEIGHT, 0, 1):
             what = f"gray lines {HEIGHT} pixels high, of a width that is a multiple of {PLACE}"
-            raise ValueError(f"the generator makes {what}, got {w}x{h} in {c} channels; crop and resize it")
+            advice = "add --colour luma" if c == 3 else "crop and resize it"
+            raise ValueError(f"the generator makes {what}, got {w}x{h} in {c} channels; {advice}")
         return made.init(key, blurred)
 
     return made._replace(init=init)
@@ -247,12 +249,13 @@ def explore(
     free, or "bicubic", which only makes the picture smaller and larger.
 
     scheme: "joint", both at once (published code); "alternating", kernel_steps of k, then image_steps of x, and so on:
-    with a deep image prior k begins anew each time (Algorithm 1), on a manifold x comes first and k goes on. loss, of
+    with a deep image prior k begins anew each time but the first (Algorithm 1), on a manifold x comes first and k goes
+    on. loss, of
     weight loss_weight: rho: "ssim" 1 - SSIM; "charbonnier" the paper's; "mse"; "perceptual" the published code's, 0.6
     times the distance of VGG19 features + 1 - SSIM, later the distance alone, with the weights in the file `vgg`.
-    warm_up: first steps, in which x approaches y. second_from: steps after it at which the weights of `kernel_weights`
-    (lambda) and `sparse_weights` (gamma, alpha 0.66) change to the second ones. Rates fall by 0.7 each `decay_every`
-    steps, or by a cosine to zero. kernel_size: of the convolution kernel that is shown of the code.
+    warm_up: first steps, in which x approaches y and k stays. second_from: steps after it at which the weights of
+    `kernel_weights` (lambda) and `sparse_weights` (gamma, alpha 0.66) change to the second ones. Rates fall by 0.7
+    each `decay_every` steps, or by a cosine to zero. kernel_size: of the convolution kernel that is shown of the code.
 
     The defaults are the published code's, but for the perceptual loss, whose weights jbid cannot bring along;
     configs/explore_manifold.toml has those on a manifold.
@@ -271,14 +274,24 @@ def explore(
         if given[name] not in (known := get_args(hints[name])):
             raise ValueError(f"got {name} {given[name]!r}, expected one of {', '.join(known)}")
     shape = kernel_shape(kernel_size, kernel)
-    by_turns = scheme == "alternating"
+    main, turns = max(steps - warm_up, 1), None
+    count = Estimate(main, main)  # steps of each after the warm-up
+    if scheme == "alternating":
+        turns = (kernel_steps, image_steps)
+        rounds, rest = divmod(main, max(sum(turns), 1))
+        if steps and (rest or min(turns) < 1):
+            what = f"{warm_up} of warm-up and whole rounds of turns, {kernel_steps} + {image_steps}"
+            raise ValueError(f"got steps {steps}, expected {what}, such as {warm_up + (rounds + 1) * sum(turns)}")
+        count = Estimate(rounds * image_steps, kernel_steps if image_net == "dip" else rounds * kernel_steps)
 
-    def rate(first: float) -> optax.Schedule:
+    def rate(first: float, count: int, after: int = 0) -> optax.Schedule:
         if schedule == "cosine":
-            return optax.cosine_decay_schedule(first, steps)
-        return optax.exponential_decay(first, decay_every, 0.7, staircase=True)
+            decayed = optax.cosine_decay_schedule(first, max(count, 1))
+        else:
+            decayed = optax.exponential_decay(first, decay_every, 0.7, staircase=True)
+        return lambda t: decayed(jnp.maximum(t - after, 0))
 
-    tx = Estimate(optax.adam(rate(image_lr)), optax.adam(rate(kernel_lr)))
+    tx = Estimate(optax.adam(rate(image_lr, count.image, after=warm_up)), optax.adam(rate(kernel_lr, count.kernel)))
     code, forward, restore = _blur_model(blur_model, kernel_net, shape, weights, input_noise, kernel)
     objective = _objective(loss, loss_weight, warm_up, second_from, kernel_weights, sparse_weights, vgg)
     if image_net == "dip":
@@ -290,18 +303,16 @@ def explore(
             non_local_from=None,
             padding="zero",
         )
-        image = uniform_code(net, _seen_whole, noise=input_noise)
-        engine = partial(deep_prior, renewed=by_turns)
+        image = uniform_code(net, partial(_seen_whole, channels=channels), noise=input_noise)
+        engine = partial(deep_prior, renewed=turns is not None)
     else:
         image = _lines(weights) if image_net == "lines" else _style(generator)
-        moved = steps * image_steps // (image_steps + kernel_steps) if by_turns else steps
-        tx = tx._replace(image=spherical(optax.adam(one_cycle(image_lr, max(moved, 1)))))
+        tx = tx._replace(image=spherical(optax.adam(one_cycle(image_lr, warm_up + count.image))))
         # the latents of a line stand for different letters, and have nothing to be near to
         near = geocross_penalty(geocross) if image_net == "stylegan2" else None
         engine = partial(deep_prior, image_first=True, penalty=near)
-    turns = (kernel_steps, image_steps) if by_turns else None
-    method = engine(image, code, loss=objective, tx=tx, forward=forward, restore=restore, turns=turns)
-    return method if image_net == "dip" else keeping_lowest(method)
+    method = engine(image, code, loss=objective, tx=tx, forward=forward, restore=restore, hold=warm_up, turns=turns)
+    return method if image_net == "dip" else keeping_lowest(method, (warm_up, warm_up + second_from))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

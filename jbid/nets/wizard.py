@@ -37,8 +37,10 @@ WIDTHS = {
     "compact": Widths(32, 16, 128, 3, 6, 2),
 }
 
-# PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
+# PyTorch's default for weights, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
 _torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# for transposed convolutions PyTorch counts the outputs
+_torch_transposed = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
 _residual = nn.initializers.variance_scaling(2 * 0.1**2, "fan_in", "normal")
 
 
@@ -55,7 +57,7 @@ def _halved(features: int, size: int, bias: bool = False) -> Convolution:
 
 
 def _doubled(features: int, bias: bool = False) -> Transposed:
-    return Transposed(features, 4, 2, 1, bias, _torch)
+    return Transposed(features, 4, 2, 1, bias, _torch_transposed)
 
 
 def pixel_shuffle(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 
 from jbid.data import lines
+from jbid.metrics import psnr
 from jbid.nets.lines import HEIGHT, LATENT, PLACE, LineDecoder, LineEncoder
 from jbid.pretrain.loop import Ahead, Training
 from jbid.run import compiled
@@ -80,8 +81,7 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     def measured(state):
         x = drawn(0, HELD_OUT, True)
-        error = np.mean(np.square(again(state.variables, x) - x), (1, 2))
-        return {"psnr": float(np.mean(-10 * np.log10(error)))}
+        return {"psnr": psnr(again(state.variables, x), x)}
 
     def samples(state):
         x = drawn(0, 8, True)

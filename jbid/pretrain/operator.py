@@ -16,6 +16,7 @@ from jax import Array
 from jbid import images, losses, weights
 from jbid.data.pairs import Pair
 from jbid.data.pairs import pairs as pairs_of
+from jbid.metrics import psnr
 from jbid.nets.wizard import STRIDE, WIDTHS, KernelWizard
 from jbid.pretrain.loop import Ahead, Training
 from jbid.run import compiled
@@ -109,6 +110,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     )
     shown, apart = source(), source(held_out=True)
     initial = weights.load("operator", s.initial) if s.initial else {}
+    if s.initial and (width := weights.manifest(s.initial)["operator.npz"]["settings"]["width"]) != s.width:
+        raise ValueError(f"{s.initial}: its operator has the width {width}, expected {s.width}")
     made_with = {"operator.npz": weights.checksums(s.initial)["operator.npz"]} if s.initial else {}
     net = KernelWizard(WIDTHS[s.width], s.variational)
     tx = optax.adam(_schedule(s), b2=s.b2)
@@ -137,9 +140,6 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         params = optax.apply_updates(state.variables["params"], updates)
         return State(state.key, {"params": params}, opt_state), jnp.stack([value, *told])
 
-    def psnr(a: Array, b: Array) -> Array:
-        return jnp.mean(-10 * jnp.log10(jnp.mean(jnp.square(a - b), (1, 2, 3))))
-
     reblur = compiled(lambda variables, x, y: net.apply(variables, x, y)[0])
 
     def reblurred(state, pair):
@@ -150,8 +150,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     def measured(state):
         pair = drawn(apart, 0, HELD_OUT)
         return {
-            "psnr": float(psnr(reblurred(state, pair), pair.blurred)),
-            "psnr_of_sharp": float(psnr(pair.sharp, pair.blurred)),
+            "psnr": psnr(reblurred(state, pair), pair.blurred),
+            "psnr_of_sharp": psnr(pair.sharp, pair.blurred),
         }
 
     def samples(state):
