@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import weights
-from jbid.auto import KEPT, EdgeStart, deconvolved, fitted_to, framed, judge, support
+from jbid.auto import KEPT, EdgeStart, chosen_first, deconvolved, fitted_to, framed, judge, support
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
@@ -19,8 +19,6 @@ from jbid.score import best_shift, moved
 from jbid.start import pruned, refined
 
 REFINEMENTS = 3  # of a kernel that was read off
-# by how much its score (`jbid.score`) may be worse than that of the best estimate from edges: docs/experiments.md
-MARGIN = 0.3
 
 
 @functools.lru_cache(maxsize=8)
@@ -81,14 +79,12 @@ def read_off(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) 
 def encoded(edges: EdgeStart, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
     """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`).
 
-    Where it has failed, or looks worse than the best estimate from edges by more than `MARGIN`, that estimate.
+    Where it has failed, or looks worse than the best estimate from edges (`jbid.score`), that estimate.
     """
     picture = jnp.asarray(edges.picture)
     kernel = jnp.asarray(read_off(edges, size, folder))
     for _ in range(REFINEMENTS):
         kernel = _refiner()(picture, kernel)
     both = [fitted_to(edges.kernel, size), np.asarray(kernel)]
-    old, new = judge(edges.picture, deconvolved(edges.picture, both), both, ["edges", "encoder"])
-    if bool(old.failure) != bool(new.failure):
-        return both[bool(old.failure)]
-    return both[0] if new.terms.score > old.terms.score + MARGIN else both[1]
+    judged = judge(edges.picture, deconvolved(edges.picture, both), both, ["edges", "encoder"])
+    return both[chosen_first(judged)[0]]
