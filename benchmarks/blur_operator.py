@@ -30,7 +30,7 @@ from benchmarks.kernel_prior import centre
 from jbid import images as im
 from jbid import losses, weights
 from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
 from jbid.data import levin
 from jbid.data.crops import rgb
 from jbid.data.pairs import paired
@@ -97,10 +97,11 @@ def run_all(args: argparse.Namespace) -> int:
     said = {"weights": weights.checksums(args.weights)["operator.npz"], "side": args.side}
     said |= {"targets": args.targets, "steps": args.steps, "rate": args.rate}
     out_dir(args.out.parent)
-    told = read_json(args.out) if args.resume else {}
-    if told and told.get("settings") != said:
-        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
-    told = told or {"benchmark": "blur_operator", "settings": said, **versions_and_device()}
+    told = resumed(args.out, said, args.resume) or {
+        "benchmark": "blur_operator",
+        "settings": said,
+        **versions_and_device(),
+    }
     parts = {
         "transfer": lambda: transfer(of, data, args.side, args.targets),
         "retrieval": lambda: retrieval(of, data, args.side, args.steps, args.rate),

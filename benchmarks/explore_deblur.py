@@ -32,7 +32,7 @@ from benchmarks.kernel_prior import centre
 from jbid import images as im
 from jbid import motion, weights
 from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
 from jbid.data import levin
 from jbid.data.lines import line
 from jbid.data.pairs import paired
@@ -182,11 +182,12 @@ def plot(path: Path, rows: list[dict], name: str) -> None:
 def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     folder = out_dir(args.out.parent / args.out.stem)
-    told = read_json(args.out) if args.resume else {}
     said = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
-    if told and told.get("settings") != said:
-        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
-    told = told or {"benchmark": "explore_deblur", "settings": said, **versions_and_device()}
+    told = resumed(args.out, said, args.resume) or {
+        "benchmark": "explore_deblur",
+        "settings": said,
+        **versions_and_device(),
+    }
     on_lines = {name: (values if name == "selfdeblur" else MANIFOLD | values) for name, values in ON_LINES.items()}
     parts = {
         "deblur": lambda: compared(pictures(data), METHODS, folder),

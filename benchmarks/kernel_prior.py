@@ -31,7 +31,7 @@ from jbid import images as im
 from jbid import motion, weights
 from jbid.auto import edge_start, fitted_to
 from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
 from jbid.data import lai, levin
 from jbid.encoder import encoded, read_off
 from jbid.methods.gkpile import latent_kernel
@@ -125,10 +125,7 @@ def run_all(args: argparse.Namespace) -> int:
     sizes = weights.sizes("generator")
     said = {"side": args.side, "sizes": sizes, "weights": weights.checksums()}
     out_dir(args.out.parent)
-    told = read_json(args.out) if args.resume else {}
-    if told and told.get("settings") != said:
-        raise ValueError(f"{args.out}: made with other settings or weights; choose another --out or drop --resume")
-    told = told or {"settings": said, "cases": {}, **versions_and_device()}
+    told = resumed(args.out, said, args.resume) or {"settings": said, "cases": {}, **versions_and_device()}
     told["inversion"] = told.get("inversion") or inversions(args.data, sizes)
     write_json(args.out, told)
     print(tabulate([{"kernel": k, **v} for k, v in told["inversion"].items()], headers="keys"))

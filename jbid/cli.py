@@ -325,6 +325,17 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
+def resumed(path: Path, settings: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """What a report holds of an earlier run with `settings`, to go on with; empty without `resume` or where none is.
+
+    Raises ValueError for a report with other settings.
+    """
+    told = read_json(path) if resume else {}
+    if told and told.get("settings") != settings:
+        raise ValueError(f"{path}: made with other settings or weights; choose another --out or drop --resume")
+    return told
+
+
 def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
     """A name for a run by all that decides its result, so that only the same run is ever resumed."""
     from jbid.weights import SHIPPED, checksums, folder_of

@@ -86,11 +86,9 @@ def operator(name: str = "operator", folder: str | Path = weights.SHIPPED) -> Op
     return of_network(KernelWizard(WIDTHS[said["width"]], said["variational"]), variables)
 
 
-def transferred(
-    of: Operator, sharp: Float[Array, "h w c"], blurred: Float[Array, "h w c"], target: Float[Array, "H W C"]
-) -> Float[Array, "H W C"]:
-    """The blur between two pictures put on a third: F(target, G(sharp, blurred)) (section 3.4), in [0, 1]."""
-    return jnp.clip(of.blur(target, of.extract(sharp, blurred)[0]), 0, 1)
+def with_blur(of: Operator, target: Float[Array, "h w c"], code: Float[Array, "a b d"]) -> Float[Array, "h w c"]:
+    """F(target, code) in [0, 1]; with the code G(x, y) of another pair, blur transfer (section 3.4)."""
+    return jnp.clip(of.blur(target, code), 0, 1)
 
 
 def drawn(of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPLED) -> Float[Array, "a b d"]:
@@ -101,8 +99,3 @@ def drawn(of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPL
     if not of.variational:
         raise ValueError("blurs can be drawn from an operator with a VAE alone; use weights trained with variational")
     return scale * jax.random.normal(key, (*grid(shape), of.width))
-
-
-def sampled(of: Operator, key: Array, target: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
-    """The picture with a blur that is `drawn`, F(target, k), in [0, 1]. Raises ValueError as that does."""
-    return jnp.clip(of.blur(target, drawn(of, key, target.shape)), 0, 1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jbid import images as im
 from jbid.metrics import psnr
 from jbid.nets.wizard import STRIDE
-from jbid.operators import Operator, fitted, grid, padded, sampled, transferred
+from jbid.operators import Operator, cropped, drawn, fitted, grid, padded, with_blur
 from jbid.run import compiled
 from jbid.tiles import starts_of, window
 
@@ -28,23 +28,30 @@ def _compiled(of: Operator) -> tuple[Callable, Callable]:
     return compiled(lambda x, y: of.extract(x, y)[0]), compiled(of.blur)
 
 
-def _tiled(
-    places: tuple[int, int], scale: int, channels: int, made: Callable[[int, int, int, int], NDArray]
-) -> NDArray[np.float32]:
-    """What `made(top, left, rows, columns)` gives of each tile, in places, blended; `scale` pixels to a place."""
+Tile = tuple[slice, slice]  # rows and columns of a code
+
+
+def _pixels(tile: Tile, scale: int = STRIDE) -> Tile:
+    """The rows and columns of a `padded` picture that belong to a tile of its code."""
+    rows, columns = (slice(part.start * scale, part.stop * scale) for part in tile)
+    return rows, columns
+
+
+def _tiled(places: tuple[int, int], scale: int, channels: int, made: Callable[[Tile], NDArray]) -> NDArray[np.float32]:
+    """What `made` gives of each tile, blended; `scale` pixels of it to a place."""
     sides = [min(TILE, n) for n in places]
     total = np.zeros((places[0] * scale, places[1] * scale, channels), np.float32)
     weight = np.zeros((*total.shape[:2], 1), np.float32)
     for top in starts_of(places[0], sides[0], min(OVERLAP, sides[0] - 1)):
         for left in starts_of(places[1], sides[1], min(OVERLAP, sides[1] - 1)):
-            part = made(top, left, *sides)
+            tile = slice(top, top + sides[0]), slice(left, left + sides[1])
             ramps = [
                 window(first * scale, n * scale, whole * scale, OVERLAP * scale)
                 for first, n, whole in zip((top, left), sides, places)
             ]
             share = np.outer(*ramps)[..., None]
-            at = tuple(slice(first * scale, (first + n) * scale) for first, n in zip((top, left), sides))
-            total[at] += share * part
+            at = _pixels(tile, scale)
+            total[at] += share * made(tile)
             weight[at] += share
     return total / weight
 
@@ -60,9 +67,8 @@ def code_of(of: Operator, sharp: NDArray[np.float32], blurred: NDArray[np.float3
     whole = [np.asarray(padded(jnp.asarray(x))) for x in (sharp, blurred)]
     extract = _compiled(of)[0]
 
-    def made(top, left, rows, columns):
-        at = (slice(top * STRIDE, (top + rows) * STRIDE), slice(left * STRIDE, (left + columns) * STRIDE))
-        return np.asarray(extract(*(jnp.asarray(x[at]) for x in whole)))
+    def made(tile):
+        return np.asarray(extract(*(jnp.asarray(x[_pixels(tile)]) for x in whole)))
 
     return _tiled(grid(sharp.shape), 1, of.width, made)
 
@@ -74,14 +80,11 @@ def with_code(of: Operator, picture: NDArray[np.float32], code: NDArray[np.float
     code = np.asarray(fitted(jnp.asarray(code), places))
     blur = _compiled(of)[1]
 
-    def made(top, left, rows, columns):
-        at = (slice(top * STRIDE, (top + rows) * STRIDE), slice(left * STRIDE, (left + columns) * STRIDE))
-        return np.asarray(blur(jnp.asarray(whole[at]), jnp.asarray(code[top : top + rows, left : left + columns])))
+    def made(tile):
+        return np.asarray(blur(jnp.asarray(whole[_pixels(tile)]), jnp.asarray(code[tile])))
 
-    top, left = ((n - m) // 2 for n, m in zip(whole.shape, picture.shape[:2]))
-    return np.clip(
-        _tiled(places, STRIDE, picture.shape[-1], made)[top:, left:][: picture.shape[0], : picture.shape[1]], 0, 1
-    )
+    blurred = jnp.asarray(_tiled(places, STRIDE, picture.shape[-1], made))
+    return np.clip(cropped(blurred, picture.shape), 0, 1)
 
 
 LOG = "pairs.csv"
@@ -118,8 +121,18 @@ def write_pairs(
         with (out / LOG).open(newline="") as file:
             rows = {int(row[0]): row for row in list(csv.reader(file))[1:]}
     key = jax.random.key(seed)
-    put_on = compiled(jax.vmap(lambda x, y, target: transferred(of, x, y, target)))
-    drawn = compiled(jax.vmap(lambda i, target: sampled(of, jax.random.fold_in(key, i), target)))
+
+    @compiled
+    @jax.vmap
+    def put_on(x, y, target):
+        code = of.extract(x, y)[0]
+        return with_blur(of, target, code), with_blur(of, x, code)
+
+    @compiled
+    @jax.vmap
+    def draw(i, target):
+        return with_blur(of, target, drawn(of, jax.random.fold_in(key, i), target.shape))
+
     yield count - len(missing)
     for first in range(0, len(missing), batch):
         chosen = missing[first : first + batch]
@@ -127,11 +140,10 @@ def write_pairs(
         filled = [*chosen, *[chosen[-1]] * (batch - len(chosen))]
         target = np.stack([targets[i] for i in filled])
         if sources is None:
-            made = np.asarray(drawn(jnp.asarray(filled), jnp.asarray(target)))
+            made = np.asarray(draw(jnp.asarray(filled), jnp.asarray(target)))
         else:
             sharp, blurred = (np.stack(column) for column in zip(*(sources[i] for i in filled)))
-            made = np.asarray(put_on(sharp, blurred, target))
-            again = np.asarray(put_on(sharp, blurred, sharp))
+            made, again = (np.asarray(x) for x in put_on(sharp, blurred, target))
             for j, i in enumerate(chosen):
                 rows[i] = [i, f"{psnr(again[j], blurred[j]):.3f}", f"{psnr(sharp[j], blurred[j]):.3f}"]
             with im.replacing(out / LOG) as temporary, temporary.open("w", newline="") as file:

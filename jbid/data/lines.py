@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from jbid.data.crops import apart
 from jbid.nets.lines import HEIGHT
 
 SIZES = (15, 24)  # of the letters, in pixels to an em
-KEPT_APART = 20  # each so manieth word is not trained on
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def words(held_out: bool) -> tuple[str, ...]:
     from pydoc_data import topics
 
     known = sorted(set(re.findall(r"[A-Za-z][a-z]+|[0-9]+", " ".join(topics.topics.values()))))
-    return tuple(word for i, word in enumerate(known) if (i % KEPT_APART == 0) == held_out)
+    return tuple(known[i] for i in apart(len(known), held_out))
 
 
 @functools.lru_cache(maxsize=256)

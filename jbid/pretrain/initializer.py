@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.ndimage
-from jax import Array
 from numpy.typing import NDArray
 from skimage.registration import phase_cross_correlation
 from tqdm import tqdm
@@ -31,7 +30,7 @@ from jbid.nets.corrector import KernelCorrector
 from jbid.nets.dcgan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
 from jbid.pretrain.degrade import Degradation, degraded
-from jbid.pretrain.loop import Ahead, Training
+from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
 HELD_OUT = 50  # pairs that similarities are measured on
@@ -74,12 +73,6 @@ class Settings(NamedTuple):
     rounded: bool = False
     clean: float = 0.0
     seed: int = 0
-
-
-class State(NamedTuple):
-    key: Array
-    variables: Any
-    opt_state: Any
 
 
 class Pair(NamedTuple):
@@ -277,10 +270,13 @@ def _of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path
         params = optax.apply_updates(state.variables["params"], updates)
         return State(state.key, {"params": params}, opt_state), value[None]
 
+    numbers = np.array(list(settings.pool.values()))
+    chances = numbers / numbers.sum()
+
     def drawn(t: int) -> Pair:
         rng = np.random.default_rng([settings.seed, t])
         # one size to a batch, each pair as likely as any other
-        pool = pools[rng.choice(len(pools), p=np.array(list(settings.pool.values())) / sum(settings.pool.values()))]
+        pool = pools[rng.choice(len(pools), p=chances)]
         at = rng.choice(len(pool.kernel), batch, len(pool.kernel) < batch)
         return Pair(pool.seen[at], pool.kernel[at])
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
 
 from jbid.data import lines
 from jbid.metrics import psnr
 from jbid.nets.lines import HEIGHT, LATENT, PLACE, LineDecoder, LineEncoder
-from jbid.pretrain.loop import Ahead, Training
+from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
 HELD_OUT = 64  # lines that figures are measured on
@@ -32,12 +31,6 @@ class Settings(NamedTuple):
     deviation: float = 0.1
     divergence: float = 1.0
     seed: int = 0
-
-
-class State(NamedTuple):
-    key: Array
-    variables: Any
-    opt_state: Any
 
 
 def training(settings: Settings, folder: Path | None = None) -> Training:

@@ -40,6 +40,14 @@ class Training(NamedTuple):
     made_with: Mapping[str, str] = {}
 
 
+class State(NamedTuple):
+    """What a step changes where one optimiser trains one set of variables."""
+
+    key: Any
+    variables: Any
+    opt_state: Any
+
+
 class Ahead:
     """`make(t)` of the next step, made while this one is computed."""
 

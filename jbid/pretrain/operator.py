@@ -18,7 +18,7 @@ from jbid.data.pairs import Pair
 from jbid.data.pairs import pairs as pairs_of
 from jbid.metrics import psnr
 from jbid.nets.wizard import STRIDE, WIDTHS, KernelWizard
-from jbid.pretrain.loop import Ahead, Training
+from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
 HELD_OUT = 32  # pairs that figures are measured on
@@ -55,12 +55,6 @@ class Settings(NamedTuple):
     schedule: Literal["restarts", "cosine"] = "restarts"
     periods: tuple[int, ...] | list[int] = (50_000, 100_000, 150_000, 150_000, 150_000)
     seed: int = 0
-
-
-class State(NamedTuple):
-    key: Array
-    variables: Any
-    opt_state: Any
 
 
 def divergence(mean: Array, deviation: Array) -> Array:
