@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jbid import weights
-from jbid.nets.wizard import STRIDE, WIDTHS, KernelWizard
+from jbid.nets.wizard import STRIDE, Wizard, network
 
 SAMPLED = 1.2  # standard deviation of the codes that the authors draw
 
@@ -54,11 +54,10 @@ class Operator(NamedTuple):
     extract: Callable[[Array, Array], tuple[Array, Array]]
     blur: Callable[[Array, Array], Array]
     width: int
-    features: int  # of the networks at a quarter of the size
     variational: bool
 
 
-def of_network(net: KernelWizard, variables: Any) -> Operator:
+def of_network(net: Wizard, variables: Any) -> Operator:
     """An operator from a network and its variables."""
 
     def in_colour(image):
@@ -75,7 +74,7 @@ def of_network(net: KernelWizard, variables: Any) -> Operator:
         made = cropped(made, image.shape)
         return made if image.shape[-1] == 3 else made.mean(-1, keepdims=True)
 
-    return Operator(extract, blur, net.widths.code, net.widths.features, net.variational)
+    return Operator(extract, blur, net.code, net.variational)
 
 
 @functools.lru_cache(maxsize=4)
@@ -83,7 +82,7 @@ def operator(name: str = "operator", folder: str | Path = weights.SHIPPED) -> Op
     """The operator `name` of a folder of weights. Raises ValueError where it is missing or damaged."""
     variables = weights.load(name, folder)
     said = weights.manifest(folder)[f"{name}.npz"]["settings"]
-    return of_network(KernelWizard(WIDTHS[said["width"]], said["variational"]), variables)
+    return of_network(network(said["width"], said["variational"]), variables)
 
 
 def with_blur(of: Operator, target: Float[Array, "h w c"], code: Float[Array, "a b d"]) -> Float[Array, "h w c"]:

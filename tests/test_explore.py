@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 from skimage import data as data_of_scikit
 
@@ -22,7 +23,7 @@ from jbid.methods.explore import explore
 from jbid.metrics import psnr
 from jbid.nets import wizard
 from jbid.nets.vgg import perceptual, vgg_features
-from jbid.nets.wizard import KernelWizard, Widths
+from jbid.nets.wizard import GatedWizard, KernelWizard, Levels, Widths
 from jbid.pretrain import loop
 from jbid.pretrain import operator as training
 from jbid.run import run
@@ -30,6 +31,7 @@ from jbid.transfer import code_of, with_code
 from tests.torch_names import drawn_weights, wizard_variables
 
 TINY = Widths(4, 4, 8, 1, 1, 1)
+GATED = Levels((4, 6, 8), 8, 16, (4, 8))
 
 
 @pytest.mark.parametrize("name, variational", [("plain", False), ("vae", True)])
@@ -52,7 +54,7 @@ def test_parameters_at_published_width(variational, count):
     x = jnp.zeros((1, 128, 128, 3))
     shapes = jax.eval_shape(KernelWizard(wizard.WIDTHS["published"], variational).init, jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-    shapes = jax.eval_shape(KernelWizard(wizard.WIDTHS["compact"]).init, jax.random.key(0), x, x)
+    shapes = jax.eval_shape(wizard.network("compact", variational).init, jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= 6_000_000
 
 
@@ -76,21 +78,56 @@ def lively(variables, seed=0):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """Networks of tiny width with random weights, without and with a VAE."""
+    """Networks of tiny width with random weights, without and with a VAE, and jbid's own."""
     x = jnp.zeros((1, 128, 128, 3))
     made = {}
-    for variational in (False, True):
-        net = KernelWizard(TINY, variational)
+    for name, net in {False: KernelWizard(TINY), True: KernelWizard(TINY, True), "gated": GatedWizard(GATED)}.items():
         shapes = jax.eval_shape(net.init, jax.random.key(1), x, x)
-        made[variational] = operators.of_network(net, lively(shapes))
+        made[name] = operators.of_network(net, lively(shapes))
     return made
 
 
+def test_local_kernels_are_the_ridge_regression_of_each_tile():
+    rng = np.random.default_rng(0)
+    x = scipy.ndimage.gaussian_filter(rng.uniform(size=(128, 256, 3)), (1, 1, 0))
+    k = np.zeros((9, 9))
+    k[2, 3], k[5, 6] = 0.7, 0.3
+    y = scipy.ndimage.convolve(x, k[..., None], mode="wrap")
+    made = np.asarray(wizard.local_kernels(x[None].astype(np.float32), y[None].astype(np.float32), 15))[0]
+    assert made.shape == (1, 2, 15, 15, 3)
+    fade = np.clip((np.minimum(np.arange(128), np.arange(128)[::-1]) + 0.5) / 16, 0, 1)
+    fade = np.sin(fade * np.pi / 2) ** 2
+    for place in range(2):
+        power, cross = 0, 0
+        for axis in (0, 1):
+            both = [v[:, 128 * place : 128 * (place + 1)].mean(-1) for v in (x, y)]
+            a, b = (np.fft.fft2((np.roll(v, -1, axis) - v) * fade * fade[:, None]) for v in both)
+            power, cross = power + np.abs(a) ** 2, cross + a.conj() * b
+        for i, ridge in enumerate((1, 0.1, 0.01)):
+            # of the whole spectrum the network sees the half that is not repeated
+            whole = np.fft.fftshift(np.fft.ifft2(cross / (power + ridge * power[:, :65].mean())).real)
+            np.testing.assert_allclose(made[0, place, ..., i], 15 * whole[57:72, 57:72], atol=1e-4)
+        # and shows the kernel: its two peaks where they are
+        shown = made[0, place, ..., 2]
+        assert np.unravel_index(shown.argmax(), shown.shape) == (7 + 2 - 4, 7 + 3 - 4)
+        assert shown[7 + 5 - 4, 7 + 6 - 4] > 0.3 * shown.max()
+
+
+def test_the_gated_family_treats_each_colour_alike(tiny):
+    x = jax.random.uniform(jax.random.key(0), (128, 128, 3))
+    of = tiny["gated"]
+    code = jax.random.normal(jax.random.key(1), (1, 1, 8))
+    made, gray = of.blur(x, code), of.blur(x[..., 1:2], code)
+    np.testing.assert_allclose(made[..., 1:2], gray, atol=1e-5)
+    assert np.abs(made - of.blur(x, 0 * code)).max() > 0.01
+
+
+@pytest.mark.parametrize("name", [False, "gated"])
 @pytest.mark.parametrize("shape", [(97, 240, 3), (131, 128, 1), (511, 387, 3)])
-def test_pictures_of_any_size_are_blurred(tiny, shape):
+def test_pictures_of_any_size_are_blurred(tiny, shape, name):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(2, *shape)).astype(np.float32)
-    of = tiny[False]
+    of = tiny[name]
     code = code_of(of, x, y)
     assert code.shape == (-(-shape[0] // 128), -(-shape[1] // 128), TINY.code)
     assert with_code(of, x, code).shape == shape
@@ -352,9 +389,7 @@ def test_bad_sources_are_named(sources, given, words, monkeypatch):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    monkeypatch.setattr(wizard, "WIDTHS", {"compact": TINY})
-    monkeypatch.setattr(training, "WIDTHS", {"compact": TINY})
-    monkeypatch.setattr(operators, "WIDTHS", {"compact": TINY})
+    monkeypatch.setattr(wizard, "WIDTHS", {"compact": GATED})
     monkeypatch.setattr(training, "HELD_OUT", 2)
 
 
@@ -413,8 +448,9 @@ def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
     )
     start = jax.jit(training.training(settings).init)(jax.random.key(5)).variables["params"]
     plain = weights.load("operator", sources / "plain" / "weights")["params"]
-    chex.assert_trees_all_equal(start["reconstruction"], plain["reconstruction"])
-    chex.assert_trees_all_equal(start["kernels"]["Conv_0"], plain["kernels"]["Conv_0"])
+    chex.assert_trees_all_equal(start["change"], plain["change"])
+    assert set(start["kernels"]) - set(plain["kernels"]) == {"deviation"}
+    chex.assert_trees_all_equal(start["kernels"]["mean"], plain["kernels"]["mean"])
 
 
 def test_transfer_and_augment_from_the_command_line(sources, narrow, capsys):

@@ -120,10 +120,9 @@ def _averages(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _blurrer(size: int, shares: tuple[tuple[str, float], ...]):
+def _blurrer(size: int, model: str):
     def made(seed, sharp):
-        kernel = motion.mixture(jax.random.key(seed), size, 1, dict(shares))[0]
-        return blur(sharp, kernel)
+        return blur(sharp, motion.kernels(jax.random.key(seed), size, 1, model)[0])
 
     return compiled(made)
 
@@ -145,11 +144,14 @@ def _convolved(
     if margin % 2 == 0:
         raise ValueError(f"{kernels or size}: the largest kernel has an even side, expected an odd one")
 
+    chances = np.array(list(shares.values())) / sum(shares.values())
+
     def made(sharp: NDArray[np.float32], rng: np.random.Generator) -> Pair:
         if known:
             blurred = _convolver()(jnp.asarray(sharp), jnp.asarray(known[rng.integers(len(known))]))
         else:
-            blurred = _blurrer(size, tuple(shares.items()))(int(rng.integers(2**31)), jnp.asarray(sharp))
+            model = str(rng.choice(list(shares), p=chances))
+            blurred = _blurrer(size, model)(int(rng.integers(2**31)), jnp.asarray(sharp))
         half = margin // 2
         return Pair(sharp[half : half + side, half : half + side], np.asarray(blurred))
 

@@ -192,7 +192,8 @@ def _blur_model(
         raise ValueError("explore has no convolution kernel: use another --method, or --set blur_model=convolution")
     if name == "operator":
         of = operators.operator("operator", folder_of(weights))
-        generator = free_code(of) if kernel_net == "free" else dip_code(of, KernelDip(of.features, of.width), noise)
+        net = KernelDip(max(of.width // 8, 1), of.width)  # the authors' proportion, 64 to 512
+        generator = free_code(of) if kernel_net == "free" else dip_code(of, net, noise)
         return generator, of.blur, lambda e, y: Restored(e.image, shown_kernel(of, e.image, e.kernel, shape))
     if name == "bicubic":
         return fixed(delta_kernel(shape)), _bicubic, lambda e, y: Restored(*e)
