@@ -11,7 +11,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import NDArray
 
 
 def _drawn(path: Float[Array, "n 2"], weight: Float[Array, n], size: int, width: Array | None = None) -> Array:
@@ -158,19 +160,26 @@ def kernels(key: Array, size: int, count: int, model: str = "camera") -> Float[A
     return jax.vmap(partial(MODELS[model], size=size))(jax.random.split(key, count))
 
 
+def chances(shares: Mapping[str, float]) -> NDArray[np.float64]:
+    """`shares` divided by their sum. Raises ValueError for shares that are negative or all zero, and unknown models."""
+    if unknown := set(shares) - set(MODELS):
+        raise ValueError(f"got kernel model {', '.join(sorted(unknown))}, expected some of {', '.join(MODELS)}")
+    each = np.array(list(shares.values()), float)
+    if not each.sum() > 0 or each.min() < 0:
+        raise ValueError(f"got shares {dict(shares)}, expected numbers that are not negative, one of them positive")
+    return each / each.sum()
+
+
 def mixture(key: Array, size: int, count: int, shares: Mapping[str, float]) -> Float[Array, "count size size"]:
     """Kernels of several models, their numbers in the proportion of `shares`; their order tells nothing.
 
-    Raises ValueError for shares that are negative or all zero, and as `kernels` does.
+    Raises ValueError as `chances` and `kernels` do.
     """
-    total = sum(shares.values())
-    if total <= 0 or min(shares.values()) < 0:
-        raise ValueError(f"got shares {dict(shares)}, expected numbers that are not negative, one of them positive")
     for_order, *keys = jax.random.split(key, len(shares) + 1)
     bounds, so_far = [0], 0.0
-    for share in shares.values():
+    for share in chances(shares):
         so_far += share
-        bounds.append(round(count * so_far / total))
+        bounds.append(round(count * so_far))
     parts = [
         kernels(k, size, stop - start, name)
         for k, name, start, stop in zip(keys, shares, bounds[:-1], bounds[1:])

@@ -144,7 +144,7 @@ def _convolved(
     if margin % 2 == 0:
         raise ValueError(f"{kernels or size}: the largest kernel has an even side, expected an odd one")
 
-    chances = np.array(list(shares.values())) / sum(shares.values())
+    chances = motion.chances(shares)
 
     def made(sharp: NDArray[np.float32], rng: np.random.Generator) -> Pair:
         if known:
