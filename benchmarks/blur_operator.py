@@ -4,8 +4,9 @@
     python -m benchmarks.blur_operator --data DIR --only transfer --weights runs/levin/weights --out levin.json
 
 Transfer (Tran et al. 2021, Table 1, Eq. 8, in small): Kodak's photos are sources S and targets T, the kernels Levin's;
-PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centres of `--side` pixels. Each
-photo is the source for the `--targets` photos that follow it.
+PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centres of `--side` pixels; of the
+pixels that depend on nothing outside the picture, and of the whole picture, whose border cannot be known. Each photo is
+the source for the `--targets` photos that follow it.
 
 Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
 Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
@@ -53,14 +54,17 @@ def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
         sharp = [centre(photo, side + margin) for photo in photos]
         blurred = [np.asarray(blur(jnp.asarray(x), jnp.asarray(kernel))) for x in sharp]
         sharp = [centre(x, side) for x in sharp]
-        found, same = [], []
+        half = kernel.shape[0] // 2
+        inner = (slice(half, -half), slice(half, -half))
+        told: dict[str, list[float]] = {"transferred": [], "sharp": [], "transferred, whole": [], "sharp, whole": []}
         for i in tqdm(range(len(sharp)), desc=path.stem, unit="photo", dynamic_ncols=True):
             code = code_of(of, sharp[i], blurred[i])
             for j in range(1, targets + 1):
                 t = (i + j) % len(sharp)
-                found.append(psnr(with_code(of, sharp[t], code), blurred[t]))
-                same.append(psnr(sharp[t], blurred[t]))
-        rows.append({"kernel": path.stem, "transferred": float(np.mean(found)), "sharp": float(np.mean(same))})
+                for name, shown in (("transferred", with_code(of, sharp[t], code)), ("sharp", sharp[t])):
+                    told[name].append(psnr(shown[inner], blurred[t][inner]))
+                    told[f"{name}, whole"].append(psnr(shown, blurred[t]))
+        rows.append({"kernel": path.stem, **{name: float(np.mean(values)) for name, values in told.items()}})
     return rows
 
 
