@@ -416,7 +416,7 @@ def trained(sources, folder, until=None, **changes):
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_a_resumed_operator_is_the_uninterrupted_one(sources, narrow, variational):
-    options = dict(variational=variational, schedule="restarts", periods=(10, 10))
+    options = dict(variational=variational, single=variational, margin=9, schedule="restarts", periods=(10, 10))
     trained(sources, sources / "whole", **options)
     trained(sources, sources / "parts", until=10, **options)
     trained(sources, sources / "parts", **options)

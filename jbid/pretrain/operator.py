@@ -17,7 +17,7 @@ from jbid import images, losses, weights
 from jbid.data.pairs import Pair
 from jbid.data.pairs import pairs as pairs_of
 from jbid.metrics import psnr
-from jbid.nets.wizard import STRIDE, network
+from jbid.nets.wizard import STRIDE, WIDTHS, Widths, network
 from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
@@ -29,7 +29,8 @@ class Settings(NamedTuple):
 
     pairs, frames, photos, kernels, size, shares, mix: where pairs come from, `jbid.data.pairs.pairs`; size is that of
     the simulated kernels. crop: side of the crops, a multiple of 128. margin: pixels along their sides that do not
-    count, as they depend on what lies outside. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
+    count, as they depend on what lies outside. single: one colour of each crop, in turn, for a network that treats
+    colours alike: more blurs for the same work. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
     the code is drawn from a normal distribution, and kl_weight the weight of its divergence from the standard one.
     initial: a folder of weights whose `operator` the training sets out from, as far as shapes agree. schedule:
     "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", to zero over all steps.
@@ -44,6 +45,7 @@ class Settings(NamedTuple):
     mix: Mapping[str, float] = {}
     crop: int = 256
     margin: int = 0
+    single: bool = False
     width: Literal["published", "compact"] = "published"
     variational: bool = False
     kl_weight: float = 10.0
@@ -92,6 +94,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         raise ValueError(f"got crop {s.crop}, expected a multiple of {STRIDE}")
     if not 0 <= s.margin < s.crop // 2:
         raise ValueError(f"got margin {s.margin}, expected at least 0 and less than half of crop {s.crop}")
+    if s.single and isinstance(WIDTHS[s.width], Widths):
+        raise ValueError(f"the width {s.width} needs three colours: give single = false, or another width")
     inner = slice(s.margin, s.crop - s.margin)
     name = "operator_vae" if s.variational else "operator"
     source = partial(
@@ -115,7 +119,9 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     tx = optax.adam(_schedule(s), b2=s.b2)
 
     def drawn(data, first: int, n: int) -> Pair:
-        return Pair(*(np.stack(column) for column in zip(*(data[i] for i in range(first, first + n)))))
+        found = ((i, data[i]) for i in range(first, first + n))
+        chosen = ([x[..., i % 3, None] for x in pair] if s.single else pair for i, pair in found)
+        return Pair(*(np.stack(column) for column in zip(*chosen)))
 
     def init(key):
         key, for_net = jax.random.split(key)
