@@ -33,7 +33,8 @@ class Settings(NamedTuple):
     colours alike: more blurs for the same work. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
     the code is drawn from a normal distribution, and kl_weight the weight of its divergence from the standard one.
     initial: a folder of weights whose `operator` the training sets out from, as far as shapes agree. schedule:
-    "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", to zero over all steps.
+    "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", rising over
+    the first `warm_up` steps and falling to zero over the others.
     """
 
     pairs: str = ""
@@ -56,6 +57,7 @@ class Settings(NamedTuple):
     least: float = 1e-8
     b2: float = 0.99
     schedule: Literal["restarts", "cosine"] = "restarts"
+    warm_up: int = 0
     periods: tuple[int, ...] | list[int] = (50_000, 100_000, 150_000, 150_000, 150_000)
     seed: int = 0
 
@@ -68,7 +70,7 @@ def divergence(mean: Array, deviation: Array) -> Array:
 
 def _schedule(settings: Settings) -> optax.Schedule:
     if settings.schedule == "cosine":
-        return optax.cosine_decay_schedule(settings.rate, settings.steps)
+        return optax.warmup_cosine_decay_schedule(0, settings.rate, settings.warm_up, settings.steps)
     each = [optax.cosine_decay_schedule(settings.rate, n, settings.least / settings.rate) for n in settings.periods]
     return optax.join_schedules(each, np.cumsum(settings.periods)[:-1].tolist())
 
@@ -90,6 +92,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     s = settings
     if min(s.steps, s.batch, *s.periods) < 1:
         raise ValueError("expected steps, batch and periods of at least 1")
+    if not 0 <= s.warm_up < s.steps:
+        raise ValueError(f"got warm_up {s.warm_up}, expected at least 0 and fewer than the steps, {s.steps}")
     if s.crop < STRIDE or s.crop % STRIDE:
         raise ValueError(f"got crop {s.crop}, expected a multiple of {STRIDE}")
     if not 0 <= s.margin < s.crop // 2:
