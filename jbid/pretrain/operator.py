@@ -33,8 +33,8 @@ class Settings(NamedTuple):
     colours alike: more blurs for the same work. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
     the code is drawn from a normal distribution, and kl_weight the weight of its divergence from the standard one.
     initial: a folder of weights whose `operator` the training sets out from, as far as shapes agree. schedule:
-    "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", rising over
-    the first `warm_up` steps and falling to zero over the others.
+    "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", rising over the first `warm_up` steps
+    and falling to zero over the others.
     """
 
     pairs: str = ""
