@@ -353,6 +353,20 @@ def test_pairs_come_from_pairs_frames_and_photos(sources):
     np.testing.assert_array_equal(both[5].blurred, data.pairs(128, 0, **mixed)[5].blurred)
 
 
+def test_kernels_are_drawn_in_the_proportion_of_their_models(sources, monkeypatch):
+    drawn = []
+
+    def blurrer(size, model):
+        drawn.append(model)
+        return lambda seed, sharp: sharp[4:-4, 4:-4]
+
+    monkeypatch.setattr(data, "_blurrer", blurrer)
+    found = data.pairs(32, 0, photos=str(sources / "photos"), size=9, shares={"camera": 3, "trajectory": 1})
+    for i in range(60):
+        assert found[i].blurred.shape == (32, 32, 3)
+    assert 5 < drawn.count("trajectory") < 27 and len(drawn) == 60
+
+
 def test_averaged_frames_are_linear_in_light():
     dark, light = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 255, np.uint8)
     np.testing.assert_allclose(data.averaged([dark, light]), 0.5 ** (1 / 2.2), rtol=1e-5)
@@ -378,6 +392,8 @@ def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatc
         (dict(frames="photos"), "consecutive frames"),
         (dict(folder="photos"), "no pairs there"),
         (dict(photos="photos", mix={"sound": 1}), "sound"),
+        (dict(photos="photos", shares={"sound": 1}), "sound"),
+        (dict(photos="photos", shares={"camera": 0}), "shares"),
         (dict(photos="photos", kernels="frames"), "even side"),
     ],
 )
@@ -434,6 +450,21 @@ def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
         state, values = step(state, pair, t)
         told.append(float(values[0]))
     assert told[-1] < 0.9 * told[0]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(single=True, width="published"), "three colours"),
+        (dict(margin=64), "margin 64"),
+        (dict(warm_up=20, steps=20), "warm_up 20"),
+        (dict(crop=100), "crop 100"),
+    ],
+)
+def test_settings_of_the_operator_that_make_no_sense_are_refused(sources, changes, words):
+    given = dict(pairs=str(sources / "pairs"), crop=128, width="compact") | changes
+    with pytest.raises(ValueError, match=words):
+        training.training(training.Settings(**given))
 
 
 def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
