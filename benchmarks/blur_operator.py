@@ -10,7 +10,8 @@ the source for the `--targets` photos that follow it.
 
 Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
 Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
-and of x. Each part is kept as it is done; --resume goes on.
+and of x. Each part is kept as it is done; --resume goes on. Beside --out lies a picture: the blur of one of GoPro's
+pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from jbid.metrics import psnr
 from jbid.operators import Operator, operator
 from jbid.run import compiled
 from jbid.transfer import code_of, with_code
+
+SHOWN = 6  # pair whose blur is put on photos
 
 
 def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
@@ -95,6 +98,19 @@ def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> l
     return rows
 
 
+def transferred(of: Operator, data: Path, side: int, path: Path) -> None:
+    """Three of scikit-image's photos, one of them gray, and below them the same with the blur of a GoPro pair."""
+    from skimage.data import astronaut, camera, coffee
+
+    sharp, blurred = (im.read(x) for x in paired(data / "gopro" / "pairs")[SHOWN])
+    code = code_of(of, sharp, blurred)
+    shown = []
+    for photo in (astronaut(), coffee(), camera()[..., None]):
+        before = np.asarray(photo, np.float32) / 255
+        shown.append([rgb(centre(x, side)) for x in (before, with_code(of, before, code))])
+    im.write(path, np.concatenate([np.concatenate(row, 1) for row in zip(*shown)]))
+
+
 def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     of = operator("operator", args.weights)
@@ -119,7 +135,9 @@ def run_all(args: argparse.Namespace) -> int:
         numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
         mean = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
         print(tabulate([*rows, {next(iter(rows[0])): "mean", **mean}], headers="keys", floatfmt=".2f"))
-    print(f"-> {args.out}")
+    picture = args.out.with_name(f"{args.out.stem}_transferred.png")
+    transferred(of, data, args.side, picture)
+    print(f"-> {args.out}, {picture}")
     return 0
 
 

@@ -21,7 +21,7 @@ def _conv(features: int) -> nn.Conv:
 class LineDecoder(nn.Module):
     """x = D(v): a line (32, 16 n) in (0, 1) from n latents of 48 dimensions, N(0, I), one for each 16 pixels of it."""
 
-    widths: tuple[int, ...] = (192, 128, 96, 64, 32)
+    widths: tuple[int, ...] = (128, 96, 64, 48, 24)
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b n 48"]) -> Float[Array, "b 32 16*n"]:
