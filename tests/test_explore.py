@@ -367,6 +367,17 @@ def test_kernels_are_drawn_in_the_proportion_of_their_models(sources, monkeypatc
     assert 5 < drawn.count("trajectory") < 27 and len(drawn) == 60
 
 
+def test_pairs_are_no_frames(tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "clip").mkdir()
+    for i in range(10):
+        for name in (f"{i}_sharp.png", f"{i}_blur.png"):
+            images.write(tmp_path / "test" / name, np.zeros((4, 4, 1)))
+    for i in range(16):
+        images.write(tmp_path / "clip" / f"{i}.png", np.zeros((4, 4, 1)))
+    assert [[path.parent.name for path in clip] for clip in data.clips(tmp_path)] == [["clip"] * 16]
+
+
 def test_averaged_frames_are_linear_in_light():
     dark, light = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 255, np.uint8)
     np.testing.assert_allclose(data.averaged([dark, light]), 0.5 ** (1 / 2.2), rtol=1e-5)

@@ -64,14 +64,19 @@ def _pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
 
 
 def clips(folder: Path) -> list[list[Path]]:
-    """Consecutive frames: the files of each subfolder with enough of them, by the numbers in their names."""
+    """Consecutive frames: the files of each subfolder with enough of them, by the numbers in their names.
+
+    Files of a pair (`paired`) are no frames.
+    """
+    pairs_there = {path for pair in paired(folder) for path in pair}
 
     def numbers(path: Path) -> list:
         return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
     by_folder: dict[Path, list[Path]] = {}
     for path in files(folder):
-        by_folder.setdefault(path.parent, []).append(path)
+        if path not in pairs_there:
+            by_folder.setdefault(path.parent, []).append(path)
     return [sorted(found, key=numbers) for found in by_folder.values() if len(found) >= FRAMES[1]]
 
 
