@@ -122,6 +122,19 @@ def test_the_gated_family_treats_each_colour_alike(tiny):
     assert np.abs(made - of.blur(x, 0 * code)).max() > 0.01
 
 
+def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
+    net = GatedWizard(GATED)
+    x = jnp.zeros((1, 128, 128, 3))
+    variables = lively(jax.eval_shape(net.init, jax.random.key(1), x, x))
+    x = jax.random.uniform(jax.random.key(0), (256, 128, 1))
+    around = wizard.FRAME
+    wide = jnp.pad(x, ((around, around), (around, around), (0, 0)), mode="symmetric")
+    code = jnp.broadcast_to(jax.random.normal(jax.random.key(1), (1, 1, 8)), (2, 1, 8))
+    made = operators.of_network(net, variables).blur(x, code)
+    change = net.apply(variables, wide[None], code[None], method=lambda m, x, k: m.change(x, k))[0]
+    np.testing.assert_allclose(made - x, change[around:-around, around:-around], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [False, "gated"])
 @pytest.mark.parametrize("shape", [(97, 240, 3), (131, 128, 1), (511, 387, 3)])
 def test_pictures_of_any_size_are_blurred(tiny, shape, name):

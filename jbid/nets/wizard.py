@@ -297,16 +297,23 @@ class LocalKernelExtractor(nn.Module):
         return mean, deviation
 
 
+FRAME = 16  # pixels that are mirrored around a picture: so far do wrong borders reach
+
+
 class GatedBlur(nn.Module):
     """The change of a picture: a U-Net over each colour by itself, the features of every level times 1 + A k + b.
 
     Between places the code's gates are interpolated. Products of code and features make F nearly bilinear, as blur is.
+    With a frame, the picture is mirrored by so many pixels on all sides, for the layers' zero padding is no picture.
     """
 
     levels: Levels
 
     @nn.compact
-    def __call__(self, sharp: Float[Array, "n h w 3"], code: Float[Array, "n a b code"]) -> Float[Array, "n h w 3"]:
+    def __call__(
+        self, sharp: Float[Array, "n h w c"], code: Float[Array, "n a b code"], frame: int = 0
+    ) -> Float[Array, "n h w c"]:
+        sharp = jnp.pad(sharp, ((0, 0), (frame, frame), (frame, frame), (0, 0)), mode="symmetric")
         n, h, w, colours = sharp.shape
         widths = self.levels.channels
         x = _leaky(_conv3(widths[0])(sharp.transpose(0, 3, 1, 2).reshape(-1, h, w, 1)))
@@ -318,12 +325,14 @@ class GatedBlur(nn.Module):
         for i, skip in reversed(list(enumerate(kept))):
             gates = 1 + nn.Dense(widths[i], kernel_init=_torch, name=f"gates_{i}")(code)
             if gates.shape[1:3] != (1, 1):
-                gates = jax.image.resize(gates, (n, *skip.shape[1:]), "linear")
+                around = frame >> i
+                gates = jax.image.resize(gates, (n, *(m - 2 * around for m in skip.shape[1:3]), widths[i]), "linear")
+                gates = jnp.pad(gates, ((0, 0), (around, around), (around, around), (0, 0)), mode="edge")
             x = _conv3(widths[i])(skip) * jnp.repeat(gates, colours, 0)
             x = x if out is None else x + _doubled(widths[i], bias=True)(out)
             out = x + _conv3(widths[i])(nn.relu(x))
         change = nn.Conv(1, (3, 3), padding=1, kernel_init=nn.initializers.zeros)(out)
-        return change.reshape(n, colours, h, w).transpose(0, 2, 3, 1)
+        return change.reshape(n, colours, h, w).transpose(0, 2, 3, 1)[:, frame : h - frame, frame : w - frame]
 
 
 class GatedWizard(nn.Module):
@@ -345,14 +354,17 @@ class GatedWizard(nn.Module):
         return self.kernels(sharp, blurred)
 
     def blur(self, sharp: Array, code: Array) -> Array:
-        """F(x, k) = x + the change that the code makes."""
-        return sharp + self.change(sharp, code)
+        """F(x, k) = x + the change that the code makes, x mirrored at its borders."""
+        return sharp + self.change(sharp, code, FRAME)
 
     def __call__(self, sharp: Array, blurred: Array, key: Array | None = None) -> tuple[Array, Array, Array]:
-        """F(x, G(x, y)), and the code's mean and deviation; with a key, the code is drawn from them."""
+        """F(x, G(x, y)), and the code's mean and deviation; with a key, the code is drawn from them.
+
+        For training, without the frame: there the borders do not count, as what lies beyond is not known.
+        """
         mean, deviation = self.extract(sharp, blurred)
         code = mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
-        return self.blur(sharp, code), mean, deviation
+        return sharp + self.change(sharp, code), mean, deviation
 
 
 Wizard = KernelWizard | GatedWizard
