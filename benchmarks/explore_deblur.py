@@ -47,7 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "selfdeblur": dict(preset="quick"),
     "explore, joint": dict(method="explore", preset="quick"),
     "explore, alternating": dict(
-        method="explore", preset="quick", scheme="alternating", kernel_steps=4, image_steps=1, steps=660
+        method="explore", preset="quick", scheme="alternating", kernel_steps=2, image_steps=1, steps=510
     ),
 }
 MODELS = ("convolution", "bicubic", "operator")
@@ -68,7 +68,7 @@ MANIFOLD: dict[str, Any] = dict(
     kernel_weights=[0.0, 0.0],
     warm_up=0,
     image_lr=0.1,
-    steps=600,
+    steps=300,
     seeds=4,
 )
 
