@@ -15,6 +15,7 @@ from jbid import weights
 from jbid.nets.wizard import STRIDE, Wizard, network
 
 SAMPLED = 1.2  # standard deviation of the codes that the authors draw
+ALIKE = 0.9
 
 
 def grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -90,11 +91,17 @@ def with_blur(of: Operator, target: Float[Array, "h w c"], code: Float[Array, "a
     return jnp.clip(of.blur(target, code), 0, 1)
 
 
-def drawn(of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPLED) -> Float[Array, "a b d"]:
-    """A random code k ~ N(0, scale^2) for a picture of this shape.
+def drawn(
+    of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPLED, alike: float = ALIKE
+) -> Float[Array, "a b d"]:
+    """A random code k ~ N(0, scale^2) for a picture of this shape; all places have `alike` of the variance in common.
+
+    In the authors' code they have nothing in common. F interpolates between places, where such codes average out, and a
+    hand shakes the whole picture.
 
     Raises ValueError for an operator that was trained without the VAE, whose codes have no known distribution.
     """
     if not of.variational:
         raise ValueError("blurs can be drawn from an operator with a VAE alone; use weights trained with variational")
-    return scale * jax.random.normal(key, (*grid(shape), of.width))
+    common, own = (jax.random.normal(k, (*n, of.width)) for k, n in zip(jax.random.split(key), ((1, 1), grid(shape))))
+    return scale * (jnp.sqrt(alike) * common + jnp.sqrt(1 - alike) * own)

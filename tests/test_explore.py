@@ -177,6 +177,16 @@ def test_a_code_keeps_its_places_in_a_picture_of_another_size():
     assert operators.fitted(code, (2, 2)) is code
 
 
+def test_drawn_codes_are_normal_and_much_alike(tiny):
+    keys = jax.random.split(jax.random.key(0), 400)
+    codes = np.asarray(jax.vmap(lambda key: operators.drawn(tiny[True], key, (256, 130, 3), scale=2.0))(keys))
+    assert codes.shape == (400, 2, 2, 8)
+    assert codes.std() == pytest.approx(2, rel=0.03) and abs(codes.mean()) < 0.1
+    assert np.corrcoef(codes[:, 0, 0].ravel(), codes[:, 1, 1].ravel())[0, 1] == pytest.approx(0.9, abs=0.02)
+    with pytest.raises(ValueError, match="VAE"):
+        operators.drawn(tiny[False], keys[0], (128, 128, 3))
+
+
 def test_divergence_vanishes_for_the_standard_normal_distribution():
     zeros = jnp.zeros((2, 3))
     assert training.divergence(zeros, zeros + 1) == pytest.approx(0, abs=1e-5)
@@ -253,7 +263,7 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
         assert sharp.shape == blurred.shape
         return kernel.reshape(1, 1, 81), None
 
-    of = operators.Operator(extract, fake_blur, 81, 4, False)
+    of = operators.Operator(extract, fake_blur, 81, False)
     for generator in (method_of_explore.free_code(of), method_of_explore.dip_code(of, wizard.KernelDip(4, 81, 1), 0.0)):
         params, code = generator.init(jax.random.key(0), y)
         params = generator.fit(params, code, kernel)
