@@ -7,7 +7,7 @@ demo: .venv/ready
 
 # two processes, as most of a test is compilation, which keeps one core busy; a file's tests share what they compile
 test: .venv/ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 12
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 12
 
 lint: .venv/ready
 	$(BIN)/ruff check .
