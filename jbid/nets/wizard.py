@@ -1,8 +1,8 @@
 """The blur-operator family F(x, k) and the kernel extractor G(x, y): Tran et al., CVPR 2021, sections 3.1 and 3.4.
 
 `KernelWizard` is the authors' network, which the paper leaves to its supplement. `GatedWizard` is jbid's own, for the
-same task with a thirtieth of the parameters: docs/experiments.md, "The blur operator", has both at equal steps. They
-take a leading batch axis; sides must be multiples of `STRIDE` (`jbid.operators` pads pictures of other sizes).
+same task with a thirtieth of the parameters (docs/experiments.md, "The blur operator"). They take a leading batch axis;
+sides must be multiples of `STRIDE` (`jbid.operators` pads pictures of other sizes).
 """
 
 from __future__ import annotations
