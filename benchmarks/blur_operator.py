@@ -10,8 +10,8 @@ the source for the `--targets` photos that follow it.
 
 Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
 Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
-and of x. Each part is kept as it is done; --resume goes on. Beside --out lies a picture: the blur of one of GoPro's
-pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
+and of x. Each part is kept as it is done; --resume goes on. Beside --out lies a picture then: the blur of one of
+GoPro's pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
 """
 
 from __future__ import annotations
@@ -42,6 +42,14 @@ from jbid.run import compiled
 from jbid.transfer import code_of, with_code
 
 SHOWN = 6  # pair whose blur is put on photos
+
+
+def gopro_pairs(data: Path) -> list[tuple[Path, Path]]:
+    """Files of the eight sharp and blurred test pictures of GoPro's. Raises ValueError where they are not there."""
+    pairs = paired(data / "gopro" / "pairs")
+    if len(pairs) < 8:
+        raise ValueError(f"{data}: expected gopro/pairs with eight pairs, X_sharp.png and X_blur.png, in it")
+    return pairs
 
 
 def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
@@ -84,10 +92,7 @@ def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> l
 
     one = compiled(step)
     rows = []
-    pairs = paired(data / "gopro" / "pairs")
-    if not pairs:
-        raise ValueError(f"{data}: expected pairs, X_sharp.png and X_blur.png, in gopro/pairs in it")
-    for sharp, blurred in pairs:
+    for sharp, blurred in gopro_pairs(data):
         x, y = (centre(im.read(path), side) for path in (sharp, blurred))
         first = code_of(of, x, y)
         code, state = jnp.asarray(first), tx.init(jnp.asarray(first))
@@ -102,7 +107,7 @@ def transferred(of: Operator, data: Path, side: int, path: Path) -> None:
     """Three of scikit-image's photos, one of them gray, and below them the same with the blur of a GoPro pair."""
     from skimage.data import astronaut, camera, coffee
 
-    sharp, blurred = (im.read(x) for x in paired(data / "gopro" / "pairs")[SHOWN])
+    sharp, blurred = (im.read(x) for x in gopro_pairs(data)[SHOWN])
     code = code_of(of, sharp, blurred)
     shown = []
     for photo in (astronaut(), coffee(), camera()[..., None]):
@@ -135,9 +140,11 @@ def run_all(args: argparse.Namespace) -> int:
         numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
         mean = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
         print(tabulate([*rows, {next(iter(rows[0])): "mean", **mean}], headers="keys", floatfmt=".2f"))
-    picture = args.out.with_name(f"{args.out.stem}_transferred.png")
-    transferred(of, data, args.side, picture)
-    print(f"-> {args.out}, {picture}")
+    if args.only != "transfer":
+        picture = args.out.with_name(f"{args.out.stem}_transferred.png")
+        transferred(of, data, args.side, picture)
+        print(f"-> {picture}")
+    print(f"-> {args.out}")
     return 0
 
 

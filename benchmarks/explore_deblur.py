@@ -28,6 +28,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.blur_operator import gopro_pairs
 from benchmarks.kernel_prior import centre
 from jbid import images as im
 from jbid import motion, weights
@@ -35,7 +36,6 @@ from jbid.blur import blur
 from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
 from jbid.data import levin
 from jbid.data.lines import line
-from jbid.data.pairs import paired
 from jbid.deblur import prepare, solve
 from jbid.metrics import align, psnr
 from jbid.run import CHUNK, run
@@ -82,10 +82,7 @@ class Case(NamedTuple):
 def pictures(data: Path) -> list[Case]:
     """Two of GoPro's pairs, and two photos of Kodak's blurred with Levin's kernels."""
     found = []
-    pairs = paired(data / "gopro" / "pairs")
-    if len(pairs) < 8:
-        raise ValueError(f"{data}: expected gopro/pairs with eight pairs, X_sharp.png and X_blur.png, in it")
-    for sharp, blurred in pairs[1:8:4]:
+    for sharp, blurred in gopro_pairs(data)[1:8:4]:
         found.append(Case(sharp.stem, *(centre(im.read(path), SIDE) for path in (sharp, blurred))))
     for photo, kernel in (("kodim05", "kernel1"), ("kodim19", "kernel6")):
         k = im.read_kernel(levin.root(data) / "kernels" / f"{kernel}.png")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jbid import weights
-from jbid.nets.wizard import STRIDE, Wizard, network
+from jbid.nets.wizard import STRIDE, KernelWizard, Wizard, network
 
 SAMPLED = 1.2  # standard deviation of the codes that the authors draw
 ALIKE = 0.9
@@ -49,7 +49,8 @@ class Operator(NamedTuple):
 
     `extract(sharp, blurred)` gives mean and deviation of the code (a, b, `width`) of the blur between two pictures of
     one size, the deviation zero without a VAE; `blur(image, code)` the picture (h, w, c) with that blur, its range
-    not enforced; a code for another size is interpolated (`fitted`). A gray picture goes through all three channels.
+    not enforced; a code for another size is interpolated (`fitted`). A gray picture goes through all channels of
+    a network that has three.
     """
 
     extract: Callable[[Array, Array], tuple[Array, Array]]
@@ -62,7 +63,8 @@ def of_network(net: Wizard, variables: Any) -> Operator:
     """An operator from a network and its variables."""
 
     def in_colour(image):
-        return jnp.broadcast_to(padded(image), (*(n * STRIDE for n in grid(image.shape)), 3))[None]
+        colours = 3 if isinstance(net, KernelWizard) else image.shape[-1]
+        return jnp.broadcast_to(padded(image), (*(n * STRIDE for n in grid(image.shape)), colours))[None]
 
     def extract(sharp, blurred):
         if sharp.shape[:2] != blurred.shape[:2]:
@@ -73,9 +75,9 @@ def of_network(net: Wizard, variables: Any) -> Operator:
     def blur(image, code):
         made = net.apply(variables, in_colour(image), fitted(code, grid(image.shape))[None], method="blur")[0]
         made = cropped(made, image.shape)
-        return made if image.shape[-1] == 3 else made.mean(-1, keepdims=True)
+        return made if made.shape == image.shape else made.mean(-1, keepdims=True)
 
-    return Operator(extract, blur, net.code, net.variational)
+    return Operator(extract, blur, net.widths.code, net.variational)
 
 
 @functools.lru_cache(maxsize=4)

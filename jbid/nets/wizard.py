@@ -193,6 +193,10 @@ class Reconstruction(nn.Module):
         return _conv3(3)(x)
 
 
+def _sampled(mean: Array, deviation: Array, key: Array | None) -> Array:
+    return mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
+
+
 class KernelWizard(nn.Module):
     """F and G, which share the feature extractor: y = F(x, k) with k = G(x, y) (Eq. 3).
 
@@ -201,10 +205,6 @@ class KernelWizard(nn.Module):
 
     widths: Widths
     variational: bool = False
-
-    @property
-    def code(self) -> int:
-        return self.widths.code
 
     def setup(self):
         w = self.widths
@@ -225,8 +225,7 @@ class KernelWizard(nn.Module):
         """F(x, G(x, y)), and the code's mean and deviation; with a key, the code is drawn from them."""
         of_sharp = self.extractor(sharp)
         mean, deviation = self.kernels(of_sharp, self.extractor(blurred))
-        code = mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
-        return sharp + self.reconstruction(self.adapter(of_sharp, code)), mean, deviation
+        return sharp + self.reconstruction(self.adapter(of_sharp, _sampled(mean, deviation, key))), mean, deviation
 
 
 TAPER = 16  # pixels over which a tile's edge fades
@@ -252,7 +251,8 @@ def local_kernels(
     def waves(points, count):
         return tuple(f(np.outer(points, angle[:count])).astype(np.float32) for f in (np.cos, np.sin))
 
-    (rows, rows_i), (columns, columns_i) = waves(np.arange(s), s), waves(np.arange(s), half)
+    rows, rows_i = waves(np.arange(s), s)
+    columns, columns_i = rows[:, :half], rows_i[:, :half]
 
     def spectrum(x):
         x = x.mean(-1).reshape(n, h // s, s, w // s, s).swapaxes(2, 3)
@@ -336,18 +336,14 @@ class GatedBlur(nn.Module):
 
 
 class GatedWizard(nn.Module):
-    """F and G as in `KernelWizard`, which see, take and give the same; G looks at local kernels, F is gated by k."""
+    """F and G as in `KernelWizard`, for any number of colours; G looks at local kernels, F is gated by k."""
 
-    levels: Levels
+    widths: Levels
     variational: bool = False
 
-    @property
-    def code(self) -> int:
-        return self.levels.code
-
     def setup(self):
-        self.kernels = LocalKernelExtractor(self.levels, self.variational)
-        self.change = GatedBlur(self.levels)
+        self.kernels = LocalKernelExtractor(self.widths, self.variational)
+        self.change = GatedBlur(self.widths)
 
     def extract(self, sharp: Array, blurred: Array) -> tuple[Array, Array]:
         """Mean and deviation of the code of the blur between two pictures; without the VAE, the code and zeros."""
@@ -363,8 +359,7 @@ class GatedWizard(nn.Module):
         For training, without the frame: there the borders do not count, as what lies beyond is not known.
         """
         mean, deviation = self.extract(sharp, blurred)
-        code = mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
-        return sharp + self.change(sharp, code), mean, deviation
+        return sharp + self.change(sharp, _sampled(mean, deviation, key)), mean, deviation
 
 
 Wizard = KernelWizard | GatedWizard

@@ -17,7 +17,7 @@ from jbid import images, losses, weights
 from jbid.data.pairs import Pair
 from jbid.data.pairs import pairs as pairs_of
 from jbid.metrics import psnr
-from jbid.nets.wizard import STRIDE, WIDTHS, Widths, network
+from jbid.nets.wizard import STRIDE, KernelWizard, network
 from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
@@ -98,7 +98,8 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         raise ValueError(f"got crop {s.crop}, expected a multiple of {STRIDE}")
     if not 0 <= s.margin < s.crop // 2:
         raise ValueError(f"got margin {s.margin}, expected at least 0 and less than half of crop {s.crop}")
-    if s.single and isinstance(WIDTHS[s.width], Widths):
+    net = network(s.width, s.variational)
+    if s.single and isinstance(net, KernelWizard):
         raise ValueError(f"the width {s.width} needs three colours: give single = false, or another width")
     inner = slice(s.margin, s.crop - s.margin)
     name = "operator_vae" if s.variational else "operator"
@@ -119,7 +120,6 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
     if s.initial and (width := weights.manifest(s.initial)["operator.npz"]["settings"]["width"]) != s.width:
         raise ValueError(f"{s.initial}: its operator has the width {width}, expected {s.width}")
     made_with = {"operator.npz": weights.checksums(s.initial)["operator.npz"]} if s.initial else {}
-    net = network(s.width, s.variational)
     tx = optax.adam(_schedule(s), b2=s.b2)
 
     def drawn(data, first: int, n: int) -> Pair:
