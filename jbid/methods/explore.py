@@ -158,7 +158,7 @@ def _style(path: str) -> Generator:
 
 
 def _lines(weights: str) -> Generator:
-    """The manifold of gray lines of text, 32 pixels high and of any width that is a multiple of 16."""
+    """The manifold of gray lines of text, 32 pixels high and of any width that is a multiple of 8."""
     decoder, variables = LineDecoder(), load("lines", folder_of(weights))
 
     def apply(v: Array) -> Array:

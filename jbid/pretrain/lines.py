@@ -20,12 +20,12 @@ HELD_OUT = 64  # lines that figures are measured on
 
 
 class Settings(NamedTuple):
-    """What a training goes by. width: of the lines in pixels, a multiple of 16. divergence: of the latents' divergence
+    """What a training goes by. width: of the lines in pixels, a multiple of 8. divergence: of the latents' divergence
     from N(0, I), per line, beside the squared differences divided by twice `deviation`^2; it rises over the first
-    tenth of the steps."""
+    half of the steps, as letters are learned only while it is light."""
 
     width: int = 128
-    steps: int = 12_000
+    steps: int = 20_000
     batch: int = 32
     rate: float = 1e-3
     deviation: float = 0.1
@@ -40,7 +40,7 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         raise ValueError(f"expected positive numbers, and a width that is a multiple of {PLACE}")
     lines.fonts()
     encoder, decoder = LineEncoder(), LineDecoder()
-    tx = optax.adam(optax.cosine_decay_schedule(s.rate, s.steps))
+    tx = optax.adam(optax.cosine_decay_schedule(s.rate, s.steps), b2=0.99)
 
     def drawn(first: int, n: int, held_out: bool) -> np.ndarray:
         rngs = (np.random.default_rng([s.seed, held_out, i]) for i in range(first, first + n))
@@ -56,7 +56,7 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     def step(state, x, t):
         noise = jax.random.normal(jax.random.fold_in(state.key, t), (len(x), s.width // PLACE, LATENT))
-        share = s.divergence * jnp.minimum(1, t / max(1, s.steps // 10))
+        share = s.divergence * jnp.minimum(1, t / max(1, s.steps // 2))
 
         def loss(variables):
             mean, log = encoder.apply(variables["encoder"], x)
