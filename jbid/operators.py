@@ -18,6 +18,13 @@ SAMPLED = 1.2  # standard deviation of the codes that the authors draw
 ALIKE = 0.9
 
 
+class Codes(NamedTuple):
+    """The normal distribution N(mean, factor factor^T) of codes, (d,) and (d, d)."""
+
+    mean: Array
+    factor: Array
+
+
 def grid(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the code of a picture of this shape: one place to each `STRIDE` pixels begun."""
     return -(-shape[0] // STRIDE), -(-shape[1] // STRIDE)
@@ -50,17 +57,17 @@ class Operator(NamedTuple):
     `extract(sharp, blurred)` gives mean and deviation of the code (a, b, `width`) of the blur between two pictures of
     one size, the deviation zero without a VAE; `blur(image, code)` the picture (h, w, c) with that blur, its range
     not enforced; a code for another size is interpolated (`fitted`). A gray picture goes through all channels of
-    a network that has three.
+    a network that has three. `codes` is how the codes of the training's blurs are distributed, None without a VAE.
     """
 
     extract: Callable[[Array, Array], tuple[Array, Array]]
     blur: Callable[[Array, Array], Array]
     width: int
-    variational: bool
+    codes: Codes | None
 
 
 def of_network(net: Wizard, variables: Any) -> Operator:
-    """An operator from a network and its variables."""
+    """An operator from a network and its variables, whose collection "codes" holds the distribution of codes."""
 
     def in_colour(image):
         colours = 3 if isinstance(net, KernelWizard) else image.shape[-1]
@@ -77,7 +84,11 @@ def of_network(net: Wizard, variables: Any) -> Operator:
         made = cropped(made, image.shape)
         return made if made.shape == image.shape else made.mean(-1, keepdims=True)
 
-    return Operator(extract, blur, net.widths.code, net.variational)
+    width = net.widths.code
+    codes = Codes(jnp.zeros(width), SAMPLED * jnp.eye(width)) if net.variational else None
+    if codes and "codes" in variables:
+        codes = Codes(**{name: jnp.asarray(value) for name, value in variables["codes"].items()})
+    return Operator(extract, blur, width, codes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -93,17 +104,23 @@ def with_blur(of: Operator, target: Float[Array, "h w c"], code: Float[Array, "a
     return jnp.clip(of.blur(target, code), 0, 1)
 
 
-def drawn(
-    of: Operator, key: Array, shape: tuple[int, ...], scale: float = SAMPLED, alike: float = ALIKE
-) -> Float[Array, "a b d"]:
-    """A random code k ~ N(0, scale^2) for a picture of this shape; all places have `alike` of the variance in common.
+def codes_of(means: Float[Array, "n d"]) -> Codes:
+    """The normal distribution with the mean and the covariance of codes (Ghosh et al., ICLR 2020, section 5)."""
+    mean = jnp.mean(means, 0)
+    values, vectors = jnp.linalg.eigh(jnp.cov(means, rowvar=False))
+    return Codes(mean, vectors * jnp.sqrt(jnp.maximum(values, 0)))
 
-    In the authors' code they have nothing in common. F interpolates between places, where such codes average out, and a
-    hand shakes the whole picture.
 
-    Raises ValueError for an operator that was trained without the VAE, whose codes have no known distribution.
+def drawn(of: Operator, key: Array, shape: tuple[int, ...], alike: float = ALIKE) -> Float[Array, "a b d"]:
+    """A random code of `Operator.codes` for a picture of this shape; all places have `alike` of the variance in common.
+
+    In the authors' code they have nothing in common, and k ~ N(0, 1.2^2), as for an operator whose weights do not tell
+    how codes are distributed. F interpolates between places, where such codes average out, and a hand shakes the whole
+    picture; N(0, 1) is not what a briefly trained VAE's codes of real blurs are spread like.
+
+    Raises ValueError for an operator that was trained without the VAE.
     """
-    if not of.variational:
+    if of.codes is None:
         raise ValueError("blurs can be drawn from an operator with a VAE alone; use weights trained with variational")
     common, own = (jax.random.normal(k, (*n, of.width)) for k, n in zip(jax.random.split(key), ((1, 1), grid(shape))))
-    return scale * (jnp.sqrt(alike) * common + jnp.sqrt(1 - alike) * own)
+    return of.codes.mean + (jnp.sqrt(alike) * common + jnp.sqrt(1 - alike) * own) @ of.codes.factor.T

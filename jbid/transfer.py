@@ -104,7 +104,7 @@ def write_pairs(
 
     `targets` and `sources` are random-access sources of crops of one size, such as `jbid.data.crops.crops` and
     `jbid.data.pairs.pairs`. Target i gets the blur of source i, F(target, G(sharp, blurred)), or without sources one
-    that is drawn, k ~ N(0, 1.2^2). `out`/pairs.csv tells for each source how well F(sharp, G(sharp, blurred)) gives
+    that is drawn (`operators.drawn`). `out`/pairs.csv tells for each source how well F(sharp, G(sharp, blurred)) gives
     its blurred picture, as PSNR, and how far that is from the sharp one. What is there already is not made again;
     yields the number of pairs that are done.
     """

@@ -178,12 +178,22 @@ def test_a_code_keeps_its_places_in_a_picture_of_another_size():
     assert operators.fitted(code, (2, 2)) is code
 
 
-def test_drawn_codes_are_normal_and_much_alike(tiny):
-    keys = jax.random.split(jax.random.key(0), 400)
-    codes = np.asarray(jax.vmap(lambda key: operators.drawn(tiny[True], key, (256, 130, 3), scale=2.0))(keys))
-    assert codes.shape == (400, 2, 2, 8)
-    assert codes.std() == pytest.approx(2, rel=0.03) and abs(codes.mean()) < 0.1
-    assert np.corrcoef(codes[:, 0, 0].ravel(), codes[:, 1, 1].ravel())[0, 1] == pytest.approx(0.9, abs=0.02)
+def test_drawn_codes_are_spread_like_those_that_they_are_fitted_to_and_much_alike(tiny):
+    rng = np.random.default_rng(0)
+    known = rng.standard_normal((5000, 8)) @ rng.standard_normal((8, 8)) + 3
+    of = tiny[True]._replace(codes=operators.codes_of(jnp.asarray(known, jnp.float32)))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    draw = jax.jit(jax.vmap(lambda key: operators.drawn(of, key, (256, 130, 3))))
+    codes = np.asarray(draw(keys))
+    assert codes.shape == (2000, 2, 2, 8)
+    np.testing.assert_allclose(codes.mean((0, 1, 2)), known.mean(0), atol=0.4)
+    spread = np.cov(known.T)
+    np.testing.assert_allclose(np.cov(codes[:, 0, 0].T), spread, atol=0.15 * np.abs(spread).max())
+    for i in range(8):
+        assert np.corrcoef(codes[:, 0, 0, i], codes[:, 1, 1, i])[0, 1] == pytest.approx(0.9, abs=0.03)
+    # where nothing is known of them, as the authors draw them
+    codes = np.asarray(jax.vmap(lambda key: operators.drawn(tiny[True], key, (256, 130, 3)))(keys[:400]))
+    assert codes.std() == pytest.approx(1.2, rel=0.03) and abs(codes.mean()) < 0.1
     with pytest.raises(ValueError, match="VAE"):
         operators.drawn(tiny[False], keys[0], (128, 128, 3))
 
@@ -264,7 +274,7 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
         assert sharp.shape == blurred.shape
         return kernel.reshape(1, 1, 81), None
 
-    of = operators.Operator(extract, fake_blur, 81, False)
+    of = operators.Operator(extract, fake_blur, 81, None)
     for generator in (method_of_explore.free_code(of), method_of_explore.dip_code(of, wizard.KernelDip(4, 81, 1), 0.0)):
         params, code = generator.init(jax.random.key(0), y)
         params = generator.fit(params, code, kernel)
@@ -442,6 +452,7 @@ def test_bad_sources_are_named(sources, given, words, monkeypatch):
 def narrow(monkeypatch):
     monkeypatch.setattr(wizard, "WIDTHS", {"compact": GATED})
     monkeypatch.setattr(training, "HELD_OUT", 2)
+    monkeypatch.setattr(training, "FOR_CODES", 8)
 
 
 def trained(sources, folder, until=None, **changes):
@@ -472,6 +483,8 @@ def test_a_resumed_operator_is_the_uninterrupted_one(sources, narrow):
     trained(sources, sources / "parts", **options)
     for file in ("weights/operator_vae.npz", "metrics.jsonl"):
         assert (sources / "whole" / file).read_bytes() == (sources / "parts" / file).read_bytes(), file
+    codes = weights.load("operator_vae", sources / "whole" / "weights")["codes"]
+    assert np.isfinite(codes["factor"]).all() and codes["factor"].any()
 
 
 def test_training_lowers_the_loss_of_its_pairs(sources, narrow):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jbid import images, losses, weights
+from jbid import images, losses, operators, weights
 from jbid.data.pairs import Pair
 from jbid.data.pairs import pairs as pairs_of
 from jbid.metrics import psnr
@@ -22,6 +22,7 @@ from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
 HELD_OUT = 32  # pairs that figures are measured on
+FOR_CODES = 512  # pairs whose codes tell how codes are distributed
 
 
 class Settings(NamedTuple):
@@ -169,6 +170,16 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         pair = drawn(apart, 0, 8)
         return np.concatenate([images.luma(x)[..., 0] for x in (*pair, reblurred(state, pair))])
 
+    coded = compiled(lambda variables, x, y: net.apply(variables, x, y, method="extract")[0])
+
+    def network_with_codes(state):
+        if not s.variational:
+            return state.variables
+        pairs = (drawn(shown, i, 8) for i in range(0, FOR_CODES, 8))
+        means = np.concatenate([np.asarray(coded(state.variables, *pair)) for pair in pairs])
+        codes = operators.codes_of(jnp.asarray(means.reshape(-1, means.shape[-1])))
+        return {**state.variables, "codes": codes._asdict()}
+
     return Training(
         name=name,
         metrics=("loss", "charbonnier", "divergence"),
@@ -177,6 +188,6 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
         batch=Ahead(lambda t: drawn(shown, t * s.batch, s.batch)),
         measured=measured,
         samples=samples,
-        network=lambda state: state.variables,
+        network=network_with_codes,
         made_with=made_with,
     )
