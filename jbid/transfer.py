@@ -24,8 +24,8 @@ TILE, OVERLAP = 8, 2  # places of the code: pictures of more than 1024 pixels go
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(of: Operator) -> tuple[Callable, Callable]:
-    return compiled(lambda x, y: of.extract(x, y)[0]), compiled(of.blur)
+def _compiled(extract: Callable, blur: Callable) -> tuple[Callable, Callable]:
+    return compiled(lambda x, y: extract(x, y)[0]), compiled(blur)
 
 
 Tile = tuple[slice, slice]  # rows and columns of a code
@@ -65,7 +65,7 @@ def code_of(of: Operator, sharp: NDArray[np.float32], blurred: NDArray[np.float3
         sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (sharp, blurred))
         raise ValueError(f"got pictures of {sizes} pixels, expected a sharp and a blurred one of one size")
     whole = [np.asarray(padded(jnp.asarray(x))) for x in (sharp, blurred)]
-    extract = _compiled(of)[0]
+    extract = _compiled(of.extract, of.blur)[0]
 
     def made(tile):
         return np.asarray(extract(*(jnp.asarray(x[_pixels(tile)]) for x in whole)))
@@ -78,7 +78,7 @@ def with_code(of: Operator, picture: NDArray[np.float32], code: NDArray[np.float
     places = grid(picture.shape)
     whole = np.asarray(padded(jnp.asarray(picture)))
     code = np.asarray(fitted(jnp.asarray(code), places))
-    blur = _compiled(of)[1]
+    blur = _compiled(of.extract, of.blur)[1]
 
     def made(tile):
         return np.asarray(blur(jnp.asarray(whole[_pixels(tile)]), jnp.asarray(code[tile])))

@@ -530,6 +530,26 @@ def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
     chex.assert_trees_all_equal(start["kernels"]["mean"], plain["kernels"]["mean"])
 
 
+def test_drawn_blurs_from_the_command_line(tmp_path):
+    """The shipped operator with a VAE puts another blur on the picture with each seed."""
+    rng = np.random.default_rng(0)
+    sharp = np.clip(np.repeat(np.repeat(rng.uniform(size=(20, 30, 3)), 5, 0), 5, 1)[:97], 0, 1)
+    images.write(tmp_path / "sharp.png", sharp)
+
+    def drawn(seed, out):
+        command = ["transfer", "--sample", "--target", str(tmp_path / "sharp.png"), "--seed", str(seed)]
+        assert main([*command, "--out", str(tmp_path / out)]) == 0
+        return images.read(tmp_path / out / "sharp_blurred.png")
+
+    first, same, other = drawn(0, "a"), drawn(0, "b"), drawn(1, "c")
+    np.testing.assert_array_equal(first, same)
+    assert first.shape == sharp.shape and np.abs(first - other).mean() > 0.01
+    for made in (first, other):
+        # a blur: less contrast from pixel to pixel, and nearly the same mean
+        assert np.abs(np.diff(made, axis=1)).mean() < 0.8 * np.abs(np.diff(sharp, axis=1)).mean()
+        assert abs(made.mean() - sharp.mean()) < 0.03
+
+
 def test_transfer_and_augment_from_the_command_line(sources, narrow, capsys):
     trained(sources, sources / "plain", steps=10)
     folder = str(sources / "plain" / "weights")
