@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jbid.nets import stylegan2
+from jbid.nets.lines import HEIGHT, LATENT, PLACE, Latents
 from jbid.types import Generator
 
 SLOPE = 5.0  # of the leaky ReLU that undoes the mapping network's last one, 0.2
@@ -114,13 +115,24 @@ def style_manifold(weights: Mapping[str, Any], fitted: tuple[Array, Array]) -> G
     return Generator(init, apply)
 
 
-def decoded(apply: Callable[[Array], Array], places: Callable[[Sequence[int]], int], width: int) -> Generator:
-    """x = D(v) with one latent v_i ~ N(0, I) in `width` dimensions at each of the places of a picture's shape."""
+def line_manifold(decoder: Callable[[Latents], Array]) -> Generator:
+    """x = D(v) for gray lines of text: latents v_i ~ N(0, I) of the letters at first; the levels of gray begin midway.
+
+    Raises ValueError for a picture that is not (32, 12 n, 1).
+    """
 
     def init(key, blurred):
-        return {"latents": jax.random.normal(key, (places(blurred.shape), width))}, {}
+        h, w, c = blurred.shape
+        if (h, w % PLACE, c) != (HEIGHT, 0, 1):
+            what = f"gray lines {HEIGHT} pixels high, of a width that is a multiple of {PLACE}"
+            advice = "add --colour luma" if c == 3 else "crop and resize it"
+            raise ValueError(f"the generator makes {what}, got {w}x{h} in {c} channels; {advice}")
+        return {"latents": jax.random.normal(key, (w // PLACE, LATENT)), "levels": jnp.zeros(2)}, {}
 
-    return Generator(init, lambda params, code, key: apply(params["latents"]))
+    def apply(params, code, key):
+        return decoder(Latents(params["latents"][None], params["levels"][None]))[0, ..., None]
+
+    return Generator(init, apply)
 
 
 def penalty(weight: float) -> Callable[[Any], Array]:

@@ -1,7 +1,6 @@
-"""Rendered lines of text: a domain of pictures that needs no download, for the manifold of `jbid.methods.explore`.
+"""Rendered lines of typewritten text: a domain of pictures that needs no download, for the manifold of `explore`.
 
-The fonts are those that come with Pillow and Matplotlib, the words those of Python's own documentation. Two fonts and
-sizes that are near to one another, as the generator is small.
+The font comes with Matplotlib, the words are those of Python's own documentation.
 """
 
 from __future__ import annotations
@@ -15,22 +14,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jbid.data.crops import apart
-from jbid.nets.lines import HEIGHT
+from jbid.nets.lines import HEIGHT, INK, PAPER, PLACE
 
-SIZES = (18, 20)  # of the letters, in pixels to an em
+SIZE = 20  # pixels to an em; DejaVu Sans Mono then takes `PLACE` pixels for each letter
+TOP = 4  # pixels above the letters' line box
 
 
 @functools.cache
-def fonts() -> tuple[str, ...]:
-    """Files of the fonts: "" stands for Pillow's own, the other is Matplotlib's bold sans serif.
-
-    Raises ValueError where Matplotlib is not installed.
-    """
+def _font() -> ImageFont.FreeTypeFont:
     try:
         import matplotlib
     except ImportError:
-        raise ValueError("rendering text needs Matplotlib's fonts: install jbid[demo]") from None
-    return ("", str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"))
+        raise ValueError("rendering text needs a font of Matplotlib's: install jbid[demo]") from None
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono-Bold.ttf"
+    return ImageFont.truetype(str(file), SIZE)
+
+
+@functools.cache
+def _letter(letter: str) -> NDArray[np.float32]:
+    picture = Image.new("L", (PLACE, HEIGHT))
+    ImageDraw.Draw(picture).text((0, TOP), letter, fill=255, font=_font())
+    return np.asarray(picture, np.float32) / np.float32(255)
 
 
 @functools.cache
@@ -42,22 +46,14 @@ def words(held_out: bool) -> tuple[str, ...]:
     return tuple(known[i] for i in apart(len(known), held_out))
 
 
-@functools.lru_cache(maxsize=256)
-def _font(file: str, size: int):
-    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
-
-
 def line(rng: np.random.Generator, width: int, *, held_out: bool = False) -> NDArray[np.float32]:
-    """A line of words (`HEIGHT`, width, 1) in [0, 1]: font, size, place and both gray levels are drawn at random."""
-    font = _font(str(rng.choice(fonts())), int(rng.integers(SIZES[0], SIZES[1] + 1)))
-    known = words(held_out)
-    text = " ".join(known[i] for i in rng.integers(len(known), size=2 + width // 24))
-    top, bottom = font.getbbox("Ag")[1::2]
-    down = int(rng.integers(0, max(1, HEIGHT - (bottom - top) + 1)))
-    picture = Image.new("L", (width, HEIGHT), 0)
-    ImageDraw.Draw(picture).text((-rng.uniform(0, 12), down - top), text, fill=255, font=font)
-    ink = np.asarray(picture, np.float32)[..., None] / 255
-    paper, letters = rng.uniform(0.75, 1), rng.uniform(0, 0.25)
-    if rng.random() < 0.25:
-        paper, letters = letters, paper
-    return (paper + (letters - paper) * ink).astype(np.float32)
+    """A line of words (`HEIGHT`, width, 1) in [0, 1], whose words and levels of gray are drawn at random.
+
+    It begins within a word, at a multiple of `PLACE`. Raises ValueError where Matplotlib, with its font, is missing.
+    """
+    known, letters = words(held_out), -(-width // PLACE)
+    text = " ".join(known[i] for i in rng.integers(len(known), size=2 + letters // 2))
+    first = int(rng.integers(8))
+    mask = np.concatenate([_letter(letter) for letter in text[first : first + letters]], 1)[:, :width, None]
+    paper, ink = rng.uniform(*PAPER), rng.uniform(*INK)
+    return (paper + (ink - paper) * mask).astype(np.float32)

@@ -14,10 +14,10 @@ from jax import Array
 
 from jbid import losses, operators
 from jbid.blur import blur, crop_centre, delta_kernel, normalise_kernel, pad_edge
-from jbid.manifold import decoded, gaussian_fit, one_cycle, spherical, style_manifold
+from jbid.manifold import gaussian_fit, line_manifold, one_cycle, spherical, style_manifold
 from jbid.manifold import penalty as geocross_penalty
 from jbid.nets import stylegan2
-from jbid.nets.lines import HEIGHT, LATENT, PLACE, LineDecoder
+from jbid.nets.lines import LineDecoder
 from jbid.nets.skip import Skip
 from jbid.nets.vgg import perceptual
 from jbid.nets.wizard import KernelDip
@@ -158,23 +158,9 @@ def _style(path: str) -> Generator:
 
 
 def _lines(weights: str) -> Generator:
-    """The manifold of gray lines of text, 32 pixels high and of any width that is a multiple of 8."""
+    """The manifold of gray lines of text, with the generator of a folder of weights."""
     decoder, variables = LineDecoder(), load("lines", folder_of(weights))
-
-    def apply(v: Array) -> Array:
-        return jnp.asarray(decoder.apply(variables, v[None]))[0, ..., None]
-
-    made = decoded(apply, lambda shape: shape[1] // PLACE, LATENT)
-
-    def init(key, blurred):
-        h, w, c = blurred.shape
-        if (h, w % PLACE, c) != (HEIGHT, 0, 1):
-            what = f"gray lines {HEIGHT} pixels high, of a width that is a multiple of {PLACE}"
-            advice = "add --colour luma" if c == 3 else "crop and resize it"
-            raise ValueError(f"the generator makes {what}, got {w}x{h} in {c} channels; {advice}")
-        return made.init(key, blurred)
-
-    return made._replace(init=init)
+    return line_manifold(lambda latents: jnp.asarray(decoder.apply(variables, latents)))
 
 
 def _bicubic(image: Array, kernel: Array) -> Array:
@@ -307,7 +293,11 @@ def explore(
         engine = partial(deep_prior, renewed=turns is not None)
     else:
         image = _lines(weights) if image_net == "lines" else _style(generator)
-        tx = tx._replace(image=spherical(optax.adam(one_cycle(image_lr, warm_up + count.image))))
+        free = optax.adam(one_cycle(image_lr, warm_up + count.image))
+        moved = spherical(free)
+        if image_net == "lines":
+            moved = optax.partition({"sphere": moved, "free": free}, {"latents": "sphere", "levels": "free"})
+        tx = tx._replace(image=moved)
         # the latents of a line stand for different letters, and have nothing to be near to
         near = geocross_penalty(geocross) if image_net == "stylegan2" else None
         engine = partial(deep_prior, image_first=True, penalty=near)

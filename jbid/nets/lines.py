@@ -1,21 +1,31 @@
-"""A generator of lines of text, and the encoder that it is trained with as a variational autoencoder.
+"""A generator of lines of typewritten text, and the encoder that it is trained with as a variational autoencoder.
 
-Both are one-dimensional residual networks over the columns of a line, `PLACE` pixels wide: letters are next to each
-other alone, and a place's pixels are one matrix product. At equal time on a CPU that learns far more than transposed
-convolutions over both axes, which mistook the letters for a gray band.
+Both are one-dimensional residual networks over the places of a line, `PLACE` pixels wide and one letter each: only letters
+next to each other have to do with one another, and a place's pixels are one matrix product.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-PLACE = 8  # pixels of a line to one latent
-LATENT = 24
+PLACE = 12  # pixels of a line to one letter
+LATENT = 12
 HEIGHT = 32  # pixels of a line
+PAPER, INK = (0.75, 1.0), (0.0, 0.25)  # the grays that a line may have
 _he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 _small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # blocks begin near the identity
+
+
+class Latents(NamedTuple):
+    """What a line is made of, all of it N(0, I): 12 dimensions for each letter, and the levels of paper and ink."""
+
+    letters: Float[Array, "*b n 12"]
+    levels: Float[Array, "*b 2"]
 
 
 class _Residual(nn.Module):
@@ -26,7 +36,7 @@ class _Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
-        x = nn.Conv(self.width, (5,))(x)
+        x = nn.Conv(self.width, (3,))(x)
         for _ in range(self.depth):
             y = nn.gelu(nn.Conv(self.width, (3,), kernel_init=_he)(nn.LayerNorm()(x)))
             x = x + nn.Conv(self.width, (3,), kernel_init=_small)(y)
@@ -34,29 +44,38 @@ class _Residual(nn.Module):
 
 
 class LineDecoder(nn.Module):
-    """x = D(v): a line (32, 8 n) in (0, 1) from n latents of 24 dimensions, N(0, I), one for each 8 pixels of it."""
+    """x = D(v): a line (32, 12 n) of n letters in [0, 1], paper + (ink - paper) m, with a mask m of the letters.
 
-    width: int = 384
-    depth: int = 3
+    The levels go to grays by the normal distribution function, so that N(0, 1) is evenly spread between `PAPER`'s and
+    `INK`'s limits, as the rendered lines' grays are.
+    """
+
+    width: int = 192
+    depth: int = 2
 
     @nn.compact
-    def __call__(self, latents: Float[Array, "b n 24"]) -> Float[Array, "b 32 8*n"]:
-        b, n, _ = latents.shape
-        x = _Residual(self.width, self.depth)(latents)
-        x = nn.Conv(HEIGHT * PLACE, (3,))(nn.gelu(nn.LayerNorm()(x)))
-        x = x.reshape(b, n, HEIGHT, PLACE).swapaxes(1, 2).reshape(b, HEIGHT, n * PLACE)
-        return nn.sigmoid(2 * x)
+    def __call__(self, latents: Latents) -> Float[Array, "b 32 12*n"]:
+        b, n, _ = latents.letters.shape
+        x = _Residual(self.width, self.depth)(latents.letters)
+        x = nn.sigmoid(2 * nn.Dense(HEIGHT * PLACE)(nn.gelu(nn.LayerNorm()(x))) - 2)
+        mask = x.reshape(b, n, HEIGHT, PLACE).swapaxes(1, 2).reshape(b, HEIGHT, n * PLACE)
+        share = jax.scipy.stats.norm.cdf(latents.levels)[..., None, None]
+        paper, ink = (low + (high - low) * share[:, i] for i, (low, high) in enumerate((PAPER, INK)))
+        return paper + (ink - paper) * mask
 
 
 class LineEncoder(nn.Module):
     """Mean and logarithm of the deviation of the latents q(v | x) = N(mean, deviation^2) of lines."""
 
-    width: int = 256
+    width: int = 192
     depth: int = 2
 
     @nn.compact
-    def __call__(self, lines: Float[Array, "b 32 w"]) -> tuple[Float[Array, "b n 24"], Float[Array, "b n 24"]]:
+    def __call__(self, lines: Float[Array, "b 32 w"]) -> tuple[Latents, Latents]:
         b, h, w = lines.shape
         x = (lines - 0.5).reshape(b, h, w // PLACE, PLACE).swapaxes(1, 2).reshape(b, w // PLACE, h * PLACE)
-        told = nn.Dense(2 * LATENT)(_Residual(self.width, self.depth)(x))
-        return told[..., :LATENT], jnp.clip(told[..., LATENT:] - 1, -6, 3)
+        x = _Residual(self.width, self.depth)(x)
+        levels = nn.Dense(4)(nn.gelu(nn.Dense(32)(x.mean(1))))
+        told = (nn.Dense(2 * LATENT)(x), levels)
+        mean, log = zip(*(jnp.split(part, 2, -1) for part in told))
+        return Latents(*mean), Latents(*(jnp.clip(part - 1, -6, 3) for part in log))

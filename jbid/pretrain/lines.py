@@ -12,7 +12,7 @@ import optax
 
 from jbid.data import lines
 from jbid.metrics import psnr
-from jbid.nets.lines import HEIGHT, LATENT, PLACE, LineDecoder, LineEncoder
+from jbid.nets.lines import HEIGHT, LATENT, PLACE, Latents, LineDecoder, LineEncoder
 from jbid.pretrain.loop import Ahead, State, Training
 from jbid.run import compiled
 
@@ -20,13 +20,13 @@ HELD_OUT = 64  # lines that figures are measured on
 
 
 class Settings(NamedTuple):
-    """What a training goes by. width: of the lines in pixels, a multiple of 8. divergence: of the latents' divergence
+    """What a training goes by. width: of the lines in pixels, a multiple of 12. divergence: of the latents' divergence
     from N(0, I), per line, beside the squared differences divided by twice `deviation`^2; it rises over the first
-    half of the steps, as letters are learned only while it is light."""
+    third of the steps, as letters are learned only while it is light."""
 
-    width: int = 128
-    steps: int = 20_000
-    batch: int = 32
+    width: int = 144
+    steps: int = 3000
+    batch: int = 64
     rate: float = 1e-3
     deviation: float = 0.1
     divergence: float = 1.0
@@ -34,35 +34,43 @@ class Settings(NamedTuple):
 
 
 def training(settings: Settings, folder: Path | None = None) -> Training:
-    """A variational autoencoder of rendered lines, whose decoder ships. Raises ValueError for bad sizes or no fonts."""
+    """A variational autoencoder of rendered lines, whose decoder ships. Raises ValueError for bad sizes or no font."""
     s = settings
     if min(s.steps, s.batch) < 1 or s.width < PLACE or s.width % PLACE or min(s.deviation, s.divergence) <= 0:
         raise ValueError(f"expected positive numbers, and a width that is a multiple of {PLACE}")
-    lines.fonts()
-    encoder, decoder = LineEncoder(), LineDecoder()
+    encoder, decoder, places = LineEncoder(), LineDecoder(), s.width // PLACE
     tx = optax.adam(optax.cosine_decay_schedule(s.rate, s.steps), b2=0.99)
 
     def drawn(first: int, n: int, held_out: bool) -> np.ndarray:
         rngs = (np.random.default_rng([s.seed, held_out, i]) for i in range(first, first + n))
         return np.stack([lines.line(rng, s.width, held_out=held_out)[..., 0] for rng in rngs])
 
+    drawn(0, 1, True)  # so that a missing font is told before anything is written
+
+    def normal(key, n):
+        for_letters, for_levels = jax.random.split(key)
+        letters = jax.random.normal(for_letters, (n, places, LATENT))
+        return Latents(letters, jax.random.normal(for_levels, (n, 2)))
+
     def init(key):
         key, for_encoder, for_decoder = jax.random.split(key, 3)
         variables = {
             "encoder": encoder.init(for_encoder, jnp.zeros((1, HEIGHT, s.width))),
-            "decoder": decoder.init(for_decoder, jnp.zeros((1, s.width // PLACE, LATENT))),
+            "decoder": decoder.init(for_decoder, normal(key, 1)),
         }
         return State(key, variables, tx.init(variables))
 
     def step(state, x, t):
-        noise = jax.random.normal(jax.random.fold_in(state.key, t), (len(x), s.width // PLACE, LATENT))
-        share = s.divergence * jnp.minimum(1, t / max(1, s.steps // 2))
+        noise = normal(jax.random.fold_in(state.key, t), len(x))
+        share = s.divergence * jnp.minimum(1, t / max(1, s.steps // 3))
 
         def loss(variables):
             mean, log = encoder.apply(variables["encoder"], x)
-            made = decoder.apply(variables["decoder"], mean + jnp.exp(log) * noise)
+            latents = jax.tree.map(lambda m, s, n: m + jnp.exp(s) * n, mean, log, noise)
+            made = decoder.apply(variables["decoder"], latents)
             apart = jnp.sum(jnp.square(made - x)) / (2 * s.deviation**2 * len(x))
-            divergence = jnp.sum(jnp.square(mean) + jnp.exp(2 * log) - 2 * log - 1) / (2 * len(x))
+            each = jax.tree.map(lambda m, s: jnp.sum(jnp.square(m) + jnp.exp(2 * s) - 2 * s - 1), mean, log)
+            divergence = sum(each) / (2 * len(x))
             return apart + share * divergence, (apart, divergence)
 
         (value, told), grad = jax.value_and_grad(loss, has_aux=True)(state.variables)
@@ -78,8 +86,7 @@ def training(settings: Settings, folder: Path | None = None) -> Training:
 
     def samples(state):
         x = drawn(0, 8, True)
-        codes = jax.random.normal(jax.random.key(0), (8, s.width // PLACE, LATENT))
-        return np.concatenate([x, again(state.variables, x), sampled(state.variables, codes)])
+        return np.concatenate([x, again(state.variables, x), sampled(state.variables, normal(jax.random.key(0), 8))])
 
     return Training(
         name="lines",
