@@ -39,7 +39,7 @@ from jbid.data.lines import line
 from jbid.deblur import prepare, solve
 from jbid.metrics import align, psnr
 from jbid.run import CHUNK, run
-from jbid.settings import build, resolve
+from jbid.settings import build, read_config, resolve
 
 SIDE = 256
 METHODS: dict[str, dict[str, Any]] = {
@@ -56,21 +56,8 @@ ON_LINES: dict[str, dict[str, Any]] = {
     "lines, convolution": dict(blur_model="convolution"),
     "lines, operator": dict(blur_model="operator"),
 }
-MANIFOLD: dict[str, Any] = dict(
-    method="explore",
-    preset="quick",
-    kernel_size=31,
-    colour="luma",
-    image_net="lines",
-    loss="mse",
-    loss_weight=100.0,
-    sparse_weights=[0.0, 0.0],
-    kernel_weights=[0.0, 0.0],
-    warm_up=0,
-    image_lr=0.1,
-    steps=300,
-    seeds=4,
-)
+LINE = 252  # pixels, 21 letters
+MANIFOLD = Path(__file__).parent.parent / "configs" / "explore_lines.toml"
 
 
 class Case(NamedTuple):
@@ -127,7 +114,7 @@ def lines(count: int) -> list[Case]:
     kernels = np.asarray(motion.kernels(jax.random.key(31), 31, count))
     for i in range(count):
         rng = np.random.default_rng([31, i])
-        wide = line(rng, SIDE, held_out=True)
+        wide = line(rng, LINE, held_out=True)
         # what lies beyond the line is its edge, as for a picture that was cut out
         padded = np.pad(wide, ((15, 15), (15, 15), (0, 0)), mode="edge")
         blurred = np.asarray(blur(jnp.asarray(padded), jnp.asarray(kernels[i])))
@@ -185,7 +172,8 @@ def run_all(args: argparse.Namespace) -> int:
         "settings": said,
         **versions_and_device(),
     }
-    on_lines = {name: (values if name == "selfdeblur" else MANIFOLD | values) for name, values in ON_LINES.items()}
+    settings = read_config(MANIFOLD)
+    on_lines = {name: (values if name == "selfdeblur" else settings | values) for name, values in ON_LINES.items()}
     parts = {
         "deblur": lambda: compared(pictures(data), METHODS, folder),
         "models": lambda: models(pictures(data)[0], args.steps),

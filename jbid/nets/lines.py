@@ -1,7 +1,7 @@
 """A generator of lines of typewritten text, and the encoder that it is trained with as a variational autoencoder.
 
-Both are one-dimensional residual networks over the places of a line, `PLACE` pixels wide and one letter each: only letters
-next to each other have to do with one another, and a place's pixels are one matrix product.
+Both are one-dimensional residual networks over the places of a line, `PLACE` pixels wide and one letter each. Letters
+that are not side by side have nothing to do with one another, and a place's pixels are one matrix product.
 """
 
 from __future__ import annotations
