@@ -4,7 +4,7 @@
 
 deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centres of 256 pixels:
 `explore`, joint and alternating, beside `selfdeblur` and the start alone, each with its `quick` preset: PSNR and SSIM
-of luma at the best shift within 5 pixels, PSNR as it is, seconds with compilation.
+of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first picture's with compilation).
 models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
 models of the blur: a convolution, a fixed bicubic reduction, the learned operator.
 lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of
@@ -188,10 +188,16 @@ def run_all(args: argparse.Namespace) -> int:
         "settings": said,
         **versions_and_device(),
     }
-    chosen = [case for case in pictures(data) if args.pictures is None or case.name in args.pictures]
+
+    def chosen() -> list[Case]:
+        known = {case.name: case for case in pictures(data)}
+        if unknown := set(args.pictures or ()) - set(known):
+            raise ValueError(f"no such picture: {', '.join(unknown)}; there are: {'; '.join(known)}")
+        return [case for name, case in known.items() if name in (args.pictures or known)]
+
     on_lines = ON_LINES | {"manifold of lines": read_config(MANIFOLD)}
     parts = {
-        "deblur": lambda: compared(chosen, METHODS, folder, args.resume),
+        "deblur": lambda: compared(chosen(), METHODS, folder, args.resume),
         "models": lambda: models(pictures(data)[0], args.steps),
         "lines": lambda: compared(lines(args.lines), on_lines, folder, args.resume),
     }

@@ -46,10 +46,13 @@ def settings_from(
     return resolve([*sources, ("command line", _flag_values(args))], known_kernel=known_kernel)
 
 
+METHODS = "selfdeblur (default), gkpile, explore (learned blur), or robust, for noise and kernels of unknown size"
+
+
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `deblur` and the benchmarks share."""
     add = parser.add_argument
-    add("--method", help="selfdeblur (default), gkpile, or robust, for noise and kernels of unknown size")
+    add("--method", help=METHODS)
     add("--preset", help="instant: seconds, no network; quick (default): about a minute; paper: the published settings")
     add(
         "--start",
@@ -189,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_augment)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
-    command.add_argument("--method", help="selfdeblur (default), gkpile or robust")
+    command.add_argument("--method", help=METHODS)
     command.add_argument("--preset", default="instant", help="instant (default) or quick")
     command.add_argument("--noise", default="gaussian:0.005", metavar="MODEL:LEVEL", help="as of blur")
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")
@@ -533,15 +536,22 @@ def _deblur(args: argparse.Namespace) -> int:
             for paths in alike.values():
                 names = "".join(ready[p][2] for p in paths)
                 folder = out / ".jbid" / hashlib.sha256(names.encode()).hexdigest()[:16]
-                answers, complete = launch(
-                    [ready[p][1] for p in paths],
-                    settings,
-                    name=paths[0].stem if len(paths) == 1 else f"{paths[0].stem} and {len(paths) - 1} more",
-                    folder=folder,
-                    resume=args.resume,
-                    seconds=args.checkpoint_every,
-                    asked=asked,
-                )
+                try:
+                    answers, complete = launch(
+                        [ready[p][1] for p in paths],
+                        settings,
+                        name=paths[0].stem if len(paths) == 1 else f"{paths[0].stem} and {len(paths) - 1} more",
+                        folder=folder,
+                        resume=args.resume,
+                        seconds=args.checkpoint_every,
+                        asked=asked,
+                    )
+                except ValueError as error:
+                    # a size that this method's networks cannot make
+                    for path in paths:
+                        wrong.append(str(error))
+                        complain(f"{path}: {error}")
+                    continue
                 for path, answer in zip(paths, answers):
                     photo, task, name = ready[path]
                     write(path, photo, task, answer, complete, name)

@@ -14,7 +14,6 @@ import tifffile
 from skimage import data, io, transform
 
 from jbid import images as im
-from jbid import weights
 from jbid.blur import blur, crop_centre
 from jbid.cli import main
 from jbid.metrics import align, psnr
@@ -214,8 +213,6 @@ def test_resume_skips_what_is_done(photo, tmp_path, capsys):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_shipped_configs_resolve(path):
     config = read_config(path)
-    if config["method"] == "explore" and "operator.npz" not in weights.manifest():
-        pytest.skip("no trained operator ships yet")
     if config.get("image_net") == "stylegan2":
         # the generator is the user's
         with pytest.raises(ValueError, match="--set generator"):

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jbid import weights
 from jbid.blur import blur
 from jbid.checkpoint import Checkpoint
 from jbid.methods import METHODS, PRESETS
@@ -167,8 +166,6 @@ def test_every_seed_has_its_own_start(blurred):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_the_protocol(name, blurred):
-    if name == "explore" and "operator.npz" not in weights.manifest():
-        pytest.skip("no trained operator ships yet")
     assert set(PRESETS[name]) == {"instant", "quick", "paper"}
     method = METHODS[name](31 if name == "gkpile" else 9, out_channels=1)
     state = jax.eval_shape(method.init, jax.random.key(0), blurred)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ import numpy as np
 import optax
 import pytest
 
-from jbid import manifold, weights
+from jbid import images, manifold, weights
 from jbid.blur import blur, pad_edge
+from jbid.cli import main
 from jbid.data import lines
 from jbid.methods import explore as method_of_explore
 from jbid.methods.explore import explore
+from jbid.metrics import psnr
 from jbid.motion import gaussian_process_kernel
 from jbid.nets import lines as nets
 from jbid.nets import stylegan2
@@ -27,6 +30,7 @@ from jbid.transforms import keeping_lowest, over_seeds
 from jbid.types import Estimate, Info, Method, Restored
 
 WIDTH, CHANNELS = 16, (12, 10, 8)
+CONFIG = Path(__file__).parent.parent / "configs" / "explore_lines.toml"
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +267,7 @@ def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
     np.testing.assert_array_equal(a, b)
     assert a.shape == (32, 160, 1) and a.min() >= 0 and a.max() <= 1 and np.ptp(a) > 0.4
     assert not np.array_equal(a, lines.line(np.random.default_rng(4), 160))
+    assert all(lines.line(np.random.default_rng(i), 36).shape == (32, 36, 1) for i in range(200))
     assert len(lines.words(True)) > 100 and not set(lines.words(True)) & set(lines.words(False))
 
 
@@ -288,3 +293,19 @@ def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_man
     assert result.restored.image.shape == (32, 60, 1) and result.losses.min() < result.losses[0]
     with pytest.raises(ValueError, match="multiple of 12"):
         method.init(jax.random.key(0), blurred[:, :50])
+
+
+def test_the_shipped_manifold_deblurs_a_line_of_its_domain_from_the_command_line(tmp_path, capsys):
+    """And a picture that is no line is named, and the line still restored."""
+    sharp = lines.line(np.random.default_rng(5), 120, held_out=True)
+    kernel = gaussian_process_kernel(jax.random.key(1), 15)
+    blurred = np.asarray(blur(pad_edge(jnp.asarray(sharp), (15, 15)), kernel))
+    images.write(tmp_path / "a.png", np.zeros((64, 64, 1)))
+    images.write(tmp_path / "b.png", blurred)
+    files = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    options = ["--config", str(CONFIG), "--kernel-size=15", "--seeds=2", "--steps=600", "--out", str(tmp_path)]
+    assert main(["deblur", *files, *options]) == 2
+    error = capsys.readouterr().err
+    assert "a.png" in error and "gray lines 32 pixels high" in error and "Traceback" not in error
+    made = images.read(tmp_path / "b_sharp.png")
+    assert psnr(made, sharp) > max(28, psnr(blurred, sharp) + 10)

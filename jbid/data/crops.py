@@ -59,7 +59,9 @@ def _source(name: str) -> Any:
     try:
         return tfds.data_source(data_set, split=split or "train")
     except Exception as error:  # its errors have no common type
-        raise ValueError(f"{name}: neither a folder nor a TFDS data set that is prepared here ({error})") from None
+        # and one of them lists all its data sets
+        said = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(f"{name}: neither a folder nor a TFDS data set that is prepared here ({said})") from None
 
 
 def _picture(record: Any) -> NDArray[np.float32]:

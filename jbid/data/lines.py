@@ -25,7 +25,7 @@ def _font() -> ImageFont.FreeTypeFont:
     try:
         import matplotlib
     except ImportError:
-        raise ValueError("rendering text needs a font of Matplotlib's: install jbid[demo]") from None
+        raise ValueError("rendering text needs a font of Matplotlib's: install jbid[pretrain]") from None
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono-Bold.ttf"
     return ImageFont.truetype(str(file), SIZE)
 
@@ -49,11 +49,13 @@ def words(held_out: bool) -> tuple[str, ...]:
 def line(rng: np.random.Generator, width: int, *, held_out: bool = False) -> NDArray[np.float32]:
     """A line of words (`HEIGHT`, width, 1) in [0, 1], whose words and levels of gray are drawn at random.
 
-    It begins within a word, at a multiple of `PLACE`. Raises ValueError where Matplotlib, with its font, is missing.
+    It begins with any of a text's first letters, each of which has `PLACE` pixels. Raises ValueError where Matplotlib,
+    with its font, is missing.
     """
     known, letters = words(held_out), -(-width // PLACE)
     text = " ".join(known[i] for i in rng.integers(len(known), size=2 + letters // 2))
     first = int(rng.integers(8))
+    text = text.ljust(first + letters)  # words may all be short
     mask = np.concatenate([_letter(letter) for letter in text[first : first + letters]], 1)[:, :width, None]
     paper, ink = rng.uniform(*PAPER), rng.uniform(*INK)
     return (paper + (ink - paper) * mask).astype(np.float32)

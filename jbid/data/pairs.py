@@ -194,6 +194,8 @@ def pairs(
     chosen = {name: make for name, (given, make) in known.items() if given and mix.get(name, 1) > 0}
     if not chosen:
         raise ValueError("no pairs to train on: add --set pairs=FOLDER, --set frames=FOLDER or --set photos=FOLDER")
+    if absent := [name for name, share in mix.items() if share > 0 and name not in chosen]:
+        raise ValueError(f"mix asks for {' and '.join(absent)}: add --set {absent[0]}=FOLDER, or give another mix")
     for name in chosen:
         path = known[name][0]
         if name != "photos" and not Path(path).is_dir():

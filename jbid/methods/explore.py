@@ -259,13 +259,26 @@ def explore(
     for name in ("image_net", "blur_model", "kernel_net", "scheme", "loss", "schedule"):
         if given[name] not in (known := get_args(hints[name])):
             raise ValueError(f"got {name} {given[name]!r}, expected one of {', '.join(known)}")
+    numbers = dict(image_lr=image_lr, kernel_lr=kernel_lr, loss_weight=loss_weight)
+    numbers |= dict(channels=channels, skip_channels=skip_channels, scales=scales, decay_every=decay_every)
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"got {name} {number}, expected a number above 0")
+    counts = dict(warm_up=warm_up, second_from=second_from, input_noise=input_noise, geocross=geocross)
+    for name, number in counts.items():
+        if not number >= 0:
+            raise ValueError(f"got {name} {number}, expected at least 0")
+    if 0 < steps <= warm_up:
+        raise ValueError(f"got steps {steps}, expected more than the {warm_up} of warm_up; add --set warm_up=N")
     shape = kernel_shape(kernel_size, kernel)
     main, turns = max(steps - warm_up, 1), None
     count = Estimate(main, main)  # steps of each after the warm-up
     if scheme == "alternating":
         turns = (kernel_steps, image_steps)
-        rounds, rest = divmod(main, max(sum(turns), 1))
-        if steps and (rest or min(turns) < 1):
+        if min(turns) < 1:
+            raise ValueError(f"got kernel_steps {kernel_steps}, image_steps {image_steps}, expected at least 1 of each")
+        rounds, rest = divmod(main, sum(turns))
+        if steps and rest:
             what = f"{warm_up} of warm-up and whole rounds of turns, {kernel_steps} + {image_steps}"
             raise ValueError(f"got steps {steps}, expected {what}, such as {warm_up + (rounds + 1) * sum(turns)}")
         count = Estimate(rounds * image_steps, kernel_steps if image_net == "dip" else rounds * kernel_steps)
@@ -302,7 +315,11 @@ def explore(
         near = geocross_penalty(geocross) if image_net == "stylegan2" else None
         engine = partial(deep_prior, image_first=True, penalty=near)
     method = engine(image, code, loss=objective, tx=tx, forward=forward, restore=restore, hold=warm_up, turns=turns)
-    return method if image_net == "dip" else keeping_lowest(method, (warm_up, warm_up + second_from))
+    if image_net == "dip":
+        return method
+    # losses of other weights cannot be compared
+    same = loss != "perceptual" and all(first == second for first, second in (kernel_weights, sparse_weights))
+    return keeping_lowest(method, (warm_up,) if same else (warm_up, warm_up + second_from))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -20,9 +20,11 @@ HELD_OUT = 64  # lines that figures are measured on
 
 
 class Settings(NamedTuple):
-    """What a training goes by. width: of the lines in pixels, a multiple of 12. divergence: of the latents' divergence
-    from N(0, I), per line, beside the squared differences divided by twice `deviation`^2; it rises over the first
-    third of the steps, as letters are learned only while it is light."""
+    """What a training goes by. width: of the lines in pixels, a multiple of 12. batch: lines to a step. rate: of Adam,
+    falling to zero by a cosine over the steps. deviation: of a rendered line's grays, in [0, 1], from the generated
+    one's. divergence: weight of the latents' divergence from N(0, I) beside the squared differences divided by twice
+    `deviation`^2, both sums over a line; it rises over the first third of the steps, as letters are learned only while
+    it is light."""
 
     width: int = 144
     steps: int = 3000
@@ -36,7 +38,7 @@ class Settings(NamedTuple):
 def training(settings: Settings, folder: Path | None = None) -> Training:
     """A variational autoencoder of rendered lines, whose decoder ships. Raises ValueError for bad sizes or no font."""
     s = settings
-    if min(s.steps, s.batch) < 1 or s.width < PLACE or s.width % PLACE or min(s.deviation, s.divergence) <= 0:
+    if min(s.steps, s.batch) < 1 or s.width < PLACE or s.width % PLACE or min(s.rate, s.deviation, s.divergence) <= 0:
         raise ValueError(f"expected positive numbers, and a width that is a multiple of {PLACE}")
     encoder, decoder, places = LineEncoder(), LineDecoder(), s.width // PLACE
     tx = optax.adam(optax.cosine_decay_schedule(s.rate, s.steps), b2=0.99)

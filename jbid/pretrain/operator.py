@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     the simulated kernels. crop: side of the crops, a multiple of 128. margin: pixels along their sides that do not
     count, as they depend on what lies outside. single: one colour of each crop, in turn, for a network that treats
     colours alike: more blurs for the same work. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
-    the code is drawn from a normal distribution, and kl_weight the weight of its divergence from the standard one.
+    the code is drawn from a normal distribution; kl_weight: of `divergence` from the standard one, summed over a pair.
     initial: a folder of weights whose `operator` the training sets out from, as far as shapes agree. schedule:
     "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", rising over the first `warm_up` steps
     and falling to zero over the others.
