@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 import jbid
-from jbid.settings import Settings, parse_assignment, read_config, resolve
+from jbid.settings import Settings, parse_assignment, read_config, resolve, start_words
 
 if TYPE_CHECKING:
     from jbid.auto import Candidate
@@ -339,15 +339,20 @@ def resumed(path: Path, settings: dict[str, Any], resume: bool) -> dict[str, Any
     return told
 
 
+# how the names of the files of weights begin that a method or a start reads
+READS = {"gkpile": ("generator",), "explore": ("operator", "lines"), "encoder": ("corrector",)}
+
+
 def identity(settings: Settings, *arrays: np.ndarray | None) -> str:
     """A name for a run by all that decides its result, so that only the same run is ever resumed."""
     from jbid.weights import SHIPPED, checksums, folder_of
 
     digest = hashlib.sha256(json.dumps(settings._asdict(), sort_keys=True, default=list).encode())
-    if "weights" in settings.options or "encoder" in settings.start:
-        # the shipped corrector serves folders that have none
-        for folder in (folder_of(settings.options.get("weights", "")), SHIPPED):
-            digest.update(json.dumps(checksums(folder)).encode())
+    read = tuple(part for word in (settings.method, *start_words(settings.start)) for part in READS.get(word, ()))
+    # the shipped corrector serves folders that have none
+    for folder in (folder_of(settings.options.get("weights", "")), SHIPPED) if read else ():
+        known = {name: told for name, told in checksums(folder).items() if name.startswith(read)}
+        digest.update(json.dumps(known).encode())
     for name in ("generator", "vgg"):
         if settings.options.get(name):
             digest.update(hashlib.sha256(Path(settings.options[name]).read_bytes()).digest())
