@@ -46,13 +46,13 @@ def settings_from(
     return resolve([*sources, ("command line", _flag_values(args))], known_kernel=known_kernel)
 
 
-METHODS = "selfdeblur (default), gkpile, explore (learned blur), or robust, for noise and kernels of unknown size"
+METHOD_HELP = "selfdeblur (default), gkpile, explore (learned blur), or robust, for noise and kernels of unknown size"
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `deblur` and the benchmarks share."""
     add = parser.add_argument
-    add("--method", help=METHODS)
+    add("--method", help=METHOD_HELP)
     add("--preset", help="instant: seconds, no network; quick (default): about a minute; paper: the published settings")
     add(
         "--start",
@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_augment)
 
     command = commands.add_parser("demo", help="blur and restore a sample photo", description=_demo.__doc__)
-    command.add_argument("--method", help=METHODS)
+    command.add_argument("--method", help=METHOD_HELP)
     command.add_argument("--preset", default="instant", help="instant (default) or quick")
     command.add_argument("--noise", default="gaussian:0.005", metavar="MODEL:LEVEL", help="as of blur")
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: ./demo")

@@ -85,9 +85,10 @@ def of_network(net: Wizard, variables: Any) -> Operator:
         return made if made.shape == image.shape else made.mean(-1, keepdims=True)
 
     width = net.widths.code
-    codes = Codes(jnp.zeros(width), SAMPLED * jnp.eye(width)) if net.variational else None
-    if codes and "codes" in variables:
-        codes = Codes(**{name: jnp.asarray(value) for name, value in variables["codes"].items()})
+    codes = None
+    if net.variational:
+        known = variables.get("codes") or {"mean": jnp.zeros(width), "factor": SAMPLED * jnp.eye(width)}
+        codes = Codes(**{name: jnp.asarray(value) for name, value in known.items()})
     return Operator(extract, blur, width, codes)
 
 
