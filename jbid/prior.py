@@ -32,7 +32,7 @@ def uniform_code(
             z = z + noise * jax.random.normal(key, z.shape)
         return net.apply(params, z)
 
-    return Generator(init, apply, partial(fitted_kernel, net.apply))
+    return Generator(init, apply)
 
 
 FIT_STEPS, FIT_RATE, FIT_SAMPLES = 300, 3e-3, 2048
@@ -166,10 +166,12 @@ def kernel_generator(name: str, shape: tuple[int, int], skip: Callable[..., Any]
         return free_kernel(shape)
     if name == "skip":
         net = Squeezed(skip(output="softmax", non_local_from=None))
-        return uniform_code(net, lambda blurred: (*shape, 8), noise=noise)
-    if name in HIDDEN:
-        return uniform_code(KernelMLP(shape, HIDDEN[name]), lambda blurred: (200,))
-    raise ValueError(f"got kernel_net {name!r}, expected one of {', '.join(KERNEL_NETS)}")
+        made = uniform_code(net, lambda blurred: (*shape, 8), noise=noise)
+    elif name in HIDDEN:
+        made = uniform_code(KernelMLP(shape, HIDDEN[name]), lambda blurred: (200,))
+    else:
+        raise ValueError(f"got kernel_net {name!r}, expected one of {', '.join(KERNEL_NETS)}")
+    return made._replace(fit=partial(fitted_kernel, lambda params, z: made.apply(params, z, None)))
 
 
 def centre_crop(estimate: Estimate, blurred: Array) -> Restored:
@@ -208,6 +210,8 @@ def deep_prior(
         key, for_image, for_kernel = jax.random.split(key, 3)
         image_params, image_code = image.init(for_image, blurred)
         kernel_params, kernel_code = kernel.init(for_kernel, blurred)
+        if start is not None and image.fit is not None:
+            image_params = image.fit(image_params, image_code, start)
         if start is not None and kernel.fit is not None:
             kernel_params = kernel.fit(kernel_params, kernel_code, start)
         opt_state = Estimate(tx.image.init(image_params), tx.kernel.init(kernel_params))

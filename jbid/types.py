@@ -26,8 +26,9 @@ class Generator(NamedTuple):
     """A parametrised prior: `apply(params, code, key)` is an image or a kernel.
 
     `init(key, blurred)` draws parameters (optimised) and code (the fixed network input, not optimised). `apply` takes
-    a key for whatever is random at each step, or None for the plain output. `fit(params, code, target)` gives
-    parameters with which the output is close to `target`; None where there are none to fit.
+    a key for whatever is random at each step, or None for the plain output. `fit(params, code, start)` gives the
+    parameters to set out from with a kernel `start`, with which a kernel is close to it and an image to the picture's
+    deconvolution with it; None where the parameters that were drawn are kept.
     """
 
     init: Callable[[Array, Array], tuple[Params, Any]]
@@ -68,7 +69,7 @@ class Restored(NamedTuple):
 class Method(NamedTuple):
     """A deblurring method as four pure functions.
 
-    `init(key, blurred, start=None)` is the state before the first step, with the kernel generator fitted to the kernel
+    `init(key, blurred, start=None)` is the state before the first step, with the generators fitted to the kernel
     `start` if one is given; `step(state, blurred, t)` the next state and what it told; `estimate(state)` the pair that
     is believed in by then, and `restore(estimate, blurred)` the answer that it gives. The key of step t is
     `fold_in(state.key, t)`, so (state, t) is all that is needed to go on exactly as if never stopped.

@@ -14,7 +14,7 @@ import scipy.ndimage
 import scipy.signal
 from skimage import data as data_of_scikit
 
-from jbid import images, losses, motion, operators, weights
+from jbid import images, losses, motion, operators, prior, weights
 from jbid.blur import blur, pad_edge
 from jbid.cli import main
 from jbid.data import pairs as data
@@ -22,6 +22,7 @@ from jbid.methods import explore as method_of_explore
 from jbid.methods.explore import explore
 from jbid.metrics import psnr
 from jbid.nets import wizard
+from jbid.nets.skip import Skip
 from jbid.nets.vgg import perceptual, vgg_features
 from jbid.nets.wizard import GatedWizard, KernelWizard, Levels, Widths
 from jbid.pretrain import loop
@@ -279,6 +280,13 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
         params, code = generator.init(jax.random.key(0), y)
         params = generator.fit(params, code, kernel)
         np.testing.assert_allclose(generator.apply(params, code, None), kernel.reshape(1, 1, 81), atol=1e-5)
+    net = Skip(scales=1, channels=4, skip_channels=2, out_channels=3)
+    image = method_of_explore.changed(
+        prior.uniform_code(net, lambda y: (*y.shape[:2], 8)), lambda y: y.shape, method_of_explore._deconvolved
+    )
+    params, code = jax.jit(image.init)(jax.random.key(0), y)
+    first = jax.jit(lambda p, c: image.apply(image.fit(p, c, kernel), c, None))(params, code)
+    assert psnr(np.asarray(first), np.asarray(x)) > psnr(np.asarray(y), np.asarray(x)) + 3
     shown = method_of_explore.shown_kernel(of, x, kernel.reshape(1, 1, 81), (15, 15))
 
     def likeness(a, b):

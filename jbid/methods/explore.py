@@ -33,10 +33,37 @@ BICUBIC = 8  # times smaller
 RIDGE = 1e-2  # of the convolution kernel that is shown of a code, as a share of the mean power of the gradients
 
 
+def _deconvolved(blurred: Array, kernel: Array) -> Array:
+    sharp = jax.vmap(lambda y: sparse_latent(y, kernel), -1, -1)(blurred)
+    return jnp.clip(crop_centre(sharp, kernel.shape), 0, 1)
+
+
 def _from_start(of: operators.Operator, blurred: Array, kernel: Array) -> Array:
     """The code of the blur between a picture and its deconvolution with a kernel."""
-    sharp = jax.vmap(lambda y: sparse_latent(y, kernel), -1, -1)(blurred)
-    return of.extract(jnp.clip(crop_centre(sharp, kernel.shape), 0, 1), blurred)[0]
+    return of.extract(_deconvolved(blurred, kernel), blurred)[0]
+
+
+def changed(
+    inner: Generator, shape: Callable[[Array], tuple[int, ...]], first: Callable[[Array, Array], Array]
+) -> Generator:
+    """x = first(y, start) + G(z) - G_0(z): what a network of `shape(y)` changes of the picture or code set out from.
+
+    Without a start, G(z) alone.
+    """
+
+    def init(key, blurred):
+        params, z = inner.init(key, blurred)
+        return {"net": params, "from": jnp.zeros(shape(blurred))}, (z, blurred)
+
+    def apply(params, code, key):
+        return jax.lax.stop_gradient(params["from"]) + inner.apply(params["net"], code[0], key)
+
+    def fit(params, code, start):
+        z, blurred = code
+        # what the untrained network gives is taken off, so that the first output is the one that was found
+        return params | {"from": first(blurred, start) - inner.apply(params["net"], z, None)}
+
+    return Generator(init, apply, fit)
 
 
 def free_code(of: operators.Operator) -> Generator:
@@ -61,20 +88,7 @@ def dip_code(of: operators.Operator, net: KernelDip, noise: float) -> Generator:
         return *(32 * n for n in operators.grid(blurred.shape)), net.features
 
     inner = uniform_code(net, shape, noise=noise)
-
-    def init(key, blurred):
-        params, z = inner.init(key, blurred)
-        return {"net": params, "from": jnp.zeros((*operators.grid(blurred.shape), net.code))}, (z, blurred)
-
-    def apply(params, code, key):
-        return jax.lax.stop_gradient(params["from"]) + inner.apply(params["net"], code[0], key)
-
-    def fit(params, code, start):
-        # what the untrained network gives is taken off, so that the first code is the one that was found
-        first = inner.apply(params["net"], code[0], None)
-        return params | {"from": _from_start(of, code[1], start) - first}
-
-    return Generator(init, apply, fit)
+    return changed(inner, lambda y: (*operators.grid(y.shape), net.code), partial(_from_start, of))
 
 
 def shown_kernel(of: operators.Operator, image: Array, code: Array, shape: tuple[int, int]) -> Array:
@@ -226,8 +240,8 @@ def explore(
 
     F is the trained blur-operator family of `weights` (a folder; empty: the shipped one), with no convolution assumed;
     k a code of 1/128 of the picture's size. x has the size of y. G_x is the skip network, fed as in `selfdeblur`; G_k
-    a network ("dip") or a free code ("free"). With a kernel to start from, the first code is that of G between the
-    picture's deconvolution with it and the picture.
+    a network ("dip") or a free code ("free"). With a kernel to start from, the first x is the picture's deconvolution
+    with it, which the skip network changes, and the first code that of G between the two.
 
     image_net: "dip"; or "stylegan2", section 3.3: x = G(w), pictures of one domain, with the generator in the file
     `generator`, the latents on their spheres, `geocross` times their angles in the loss, a `one_cycle` rate, and the
@@ -302,7 +316,8 @@ def explore(
             non_local_from=None,
             padding="zero",
         )
-        image = uniform_code(net, partial(_seen_whole, channels=channels), noise=input_noise)
+        inner = uniform_code(net, partial(_seen_whole, channels=channels), noise=input_noise)
+        image = changed(inner, lambda y: y.shape, _deconvolved)
         engine = partial(deep_prior, renewed=turns is not None)
     else:
         image = _lines(weights) if image_net == "lines" else _style(generator)
@@ -325,15 +340,16 @@ def explore(
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(steps=5300, start="random", colour="rgb", finish=False),
     "quick": dict(
-        steps=300,
+        steps=80,
         start="edges",
         colour="rgb",
         finish=False,
         channels=32,
         kernel_net="free",
-        warm_up=60,
-        second_from=120,
-        image_lr=1e-2,
+        loss="charbonnier",
+        sparse_weights=[0.05, 0.05],
+        warm_up=0,
+        image_lr=1e-4,
         kernel_lr=1e-2,
         schedule="cosine",
     ),
