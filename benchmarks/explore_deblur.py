@@ -145,7 +145,7 @@ def lines(count: int) -> list[Case]:
 def models(case: Case, steps: int) -> list[dict]:
     """The data term over the steps with each model of the blur, from a random start."""
     rows = []
-    for name in MODELS:
+    for name in tqdm(MODELS, unit="model", dynamic_ncols=True):
         values = dict(method="explore", preset="quick", start="random", blur_model=name, steps=steps, image_lr=3e-3)
         # the data term alone
         settings = resolve([("", values | dict(sparse_weights=[0.0, 0.0], kernel_weights=[0.0, 0.0]))])
