@@ -253,10 +253,10 @@ def explore(
     with a deep image prior k begins anew each time but the first (Algorithm 1), on a manifold x comes first and k goes
     on. loss, of weight loss_weight: rho: "ssim" 1 - SSIM; "charbonnier" the paper's; "mse"; "perceptual" the published
     code's, 0.6 times the distance of VGG19 features + 1 - SSIM, later the distance alone, with the weights in the file
-    `vgg`. warm_up: first steps, in which x approaches y and k stays; with a kernel to start from better 0. second_from: steps
-    after it at which the weights of `kernel_weights` (lambda) and `sparse_weights` (gamma, alpha 0.66) change to the
-    second ones. Rates fall by 0.7
-    each `decay_every` steps, or by a cosine to zero. kernel_size: of the convolution kernel that is shown of the code.
+    `vgg`. warm_up: first steps, in which x approaches y and k stays; with a kernel to start from better 0. second_from:
+    steps after it at which the weights of `kernel_weights` (lambda) and `sparse_weights` (gamma, alpha 0.66) change to
+    the second ones. Rates fall by 0.7 each `decay_every` steps, or by a cosine to zero. kernel_size: of the convolution
+    kernel that is shown of the code.
 
     The defaults are the published code's, but for the perceptual loss, whose weights jbid cannot bring along;
     configs/explore_manifold.toml has those on a manifold.
