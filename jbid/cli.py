@@ -72,6 +72,53 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="FILE.toml", help="options from a file; see configs/")
     add("--checkpoint-every", type=float, default=30, metavar="SECONDS", help="how often to save for --resume")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one option of the method, e.g. channels=64")
+    add(
+        "--memory", type=memory, metavar="SIZE", help="that a launch may take on each device, e.g. 6GiB (default: free)"
+    )
+    add(
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,N,I",
+        help="this is process I of N, whose first listens at HOST:PORT; without a value as a TPU pod or Slurm says",
+    )
+
+
+def memory(text: str) -> int:
+    """The argument of --memory, in bytes."""
+    from jbid.scale import parse_memory
+
+    try:
+        return parse_memory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def join_processes(given: str | None) -> None:
+    """Connect with the other processes of a run over several hosts, as --distributed says. Raises ValueError."""
+    if given is None:
+        return
+    import jax
+
+    if not given:
+        jax.distributed.initialize()
+        return
+    address, _, numbers = given.partition(",")
+    try:
+        count, index = (int(part) for part in numbers.split(","))
+    except ValueError:
+        count = index = -1
+    if ":" not in address or not 0 <= index < count:
+        raise ValueError(f"got --distributed {given}, expected HOST:PORT,N,I with I from 0 to N - 1")
+    jax.distributed.initialize(address, count, index)
+
+
+def my_share(work: Sequence[Any]) -> Sequence[Any]:
+    """The consecutive part of the work that is this process's, all of it where there is but one."""
+    import jax
+
+    count, index = jax.process_count(), jax.process_index()
+    return work[len(work) * index // count : len(work) * (index + 1) // count]
 
 
 def kernel_size(text: str) -> int | str:
@@ -203,7 +250,24 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0, 2 for bad input (one line says what), 130 where Ctrl-C stopped it."""
     args = parser().parse_args(argv)
-    return guarded(lambda: args.run(args))
+    return started(args)
+
+
+def wait_for_others(what: str) -> None:
+    """Return when all processes of the run have come as far."""
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    sync_global_devices(what)
+
+
+def started(args: argparse.Namespace) -> int:
+    """The exit code of the command that the arguments chose, in one process or as one of several."""
+
+    def command():
+        join_processes(getattr(args, "distributed", None))
+        return args.run(args)
+
+    return guarded(command)
 
 
 def keep_compilations() -> None:
@@ -293,7 +357,7 @@ def versions_and_device() -> dict[str, Any]:
     import jax
     import optax
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return {
         "versions": {
             "jbid": jbid.__version__,
@@ -302,6 +366,8 @@ def versions_and_device() -> dict[str, Any]:
             "optax": optax.__version__,
         },
         "device": device_name(device),
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
     }
 
 
@@ -370,6 +436,7 @@ def launch(
     resume: bool,
     seconds: float,
     asked: list[bool],
+    memory: int | None = None,
 ) -> tuple[list[Deblurred], bool]:
     """`jbid.deblur.solve` with progress bars, checkpointed in `folder` every `seconds`.
 
@@ -387,6 +454,9 @@ def launch(
         if asked:
             raise KeyboardInterrupt
 
+    def on_fewer(before, now):
+        tqdm.write(f"{name}: out of memory with {before} images and seeds at once, goes on with {now}")
+
     if folder.exists() and not resume:
         shutil.rmtree(folder)
     checkpoint = Checkpoint(folder, seconds=seconds)
@@ -396,7 +466,8 @@ def launch(
             if not settings.steps:
                 return solve(tasks, settings, on_tile=on_tile), True
             with progress(name, settings.steps, asked) as on_chunk:
-                answers = solve(tasks, settings, on_chunk=on_chunk, on_tile=on_tile, checkpoint=checkpoint)
+                told = {"on_chunk": on_chunk, "on_fewer": on_fewer, "on_tile": on_tile}
+                answers = solve(tasks, settings, memory=memory, checkpoint=checkpoint, **told)
     finally:
         checkpoint.close()
     return answers, answers[0].complete
@@ -515,7 +586,7 @@ def _deblur(args: argparse.Namespace) -> int:
         print(f"{path.stem}: {size}, {told['steps_done']} steps, {answer.seconds:.0f} s, {answer.chosen} -> {sharp}")
 
     with interruptible() as asked:
-        for group in groups:
+        for group in my_share(groups):
             ready = {}
             for path in group:
                 try:
@@ -537,7 +608,7 @@ def _deblur(args: argparse.Namespace) -> int:
                     return INTERRUPTED
             alike: dict[tuple, list[Path]] = {}
             for path, (_, task, _) in ready.items():
-                alike.setdefault((task.observed.shape, task.kernel_shape), []).append(path)
+                alike.setdefault((task.room, task.observed.shape[2], task.kernel_shape), []).append(path)
             for paths in alike.values():
                 names = "".join(ready[p][2] for p in paths)
                 folder = out / ".jbid" / hashlib.sha256(names.encode()).hexdigest()[:16]
@@ -550,6 +621,7 @@ def _deblur(args: argparse.Namespace) -> int:
                         resume=args.resume,
                         seconds=args.checkpoint_every,
                         asked=asked,
+                        memory=args.memory,
                     )
                 except ValueError as error:
                     # a size that this method's networks cannot make

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +32,12 @@ from jbid.checkpoint import Checkpoint
 from jbid.encoder import encoded
 from jbid.methods import kernel_sizes
 from jbid.noise import noise_level
-from jbid.run import Progress, Result, compiled, run
+from jbid.run import Progress, Result, compiled
+from jbid.scale import run_in_parts
 from jbid.score import aligned_mean, failure
 from jbid.settings import ESTIMATES, STARTS, Settings, build, start_words
 from jbid.tiles import Region, finish_large, informative
-from jbid.transforms import over_images, over_seeds
+from jbid.transforms import over_images
 from jbid.types import Method
 from jbid.weights import folder_of
 
@@ -65,6 +66,7 @@ class Task(NamedTuple):
     picture: NDArray[np.float32]  # h w c, in linear light if asked for
     region: Region  # of the picture, that the kernel is estimated from
     observed: NDArray[np.float32]  # the region, luma or colour, without impulse noise
+    room: tuple[int, int]  # rows and columns that it is padded to, to share a program with others
     kernel_shape: tuple[int, int]  # odd sides
     starts: tuple[Start, ...]  # seed i sets out from starts[i % n]; none: a random start
     known: bool  # whether the start is the true kernel, to be kept
@@ -183,8 +185,39 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
         starts = [start._replace(kernel=fitted_to(start.kernel, side)) for start in starts]
         shape = (side, side)
     check_size(part.shape, shape)
+    known = kernel is not None
     spent = time.perf_counter() - began
-    return Task(picture, region, observed, shape, tuple(starts), kernel is not None, edges, tuple(warnings), spent)
+    return Task(picture, region, observed, (h, w), shape, tuple(starts), known, edges, tuple(warnings), spent)
+
+
+# the methods whose loss alone looks at the picture's pixels: the engine knows which of those are unknown
+PADDED = ("selfdeblur", "gkpile")
+
+
+def rooms(
+    shapes: Iterable[Sequence[int]], settings: Settings, *, waste: float = 0.15
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """For each (rows, columns) of pictures, those of the part that the method sees, padded to share programs.
+
+    From large to small, a shape joins an earlier one that it fills but for `waste` of the pixels, so that pictures of
+    many sizes compile few programs. What is padded counts as unknown. Methods that look at pixels elsewhere than in
+    the loss, and runs that stop themselves, keep their own shapes.
+    """
+
+    def seen(shape):
+        if settings.region:
+            return settings.region[3], settings.region[2]
+        return tuple(min(side, settings.patch or side) for side in shape[:2])
+
+    joined: list[tuple[int, int]] = []
+    found = {}
+    may = settings.method in PADDED and not settings.options.get("stop", False)
+    for h, w in sorted({seen(shape) for shape in shapes}, key=lambda part: -part[0] * part[1]):
+        fitting = [r for r in joined if r[0] >= h and r[1] >= w and h * w >= (1 - waste) * r[0] * r[1]]
+        if not (may and fitting):
+            joined.append((h, w))
+        found[h, w] = fitting[-1] if may and fitting else (h, w)
+    return {(shape[0], shape[1]): found[seen(shape)] for shape in shapes}
 
 
 def _size_of(
@@ -227,7 +260,7 @@ def _method(settings_json: str, shape: tuple[int, int], channels: int, kernel_by
     # one method object per distinct setting, so that `run` finds its compiled functions again
     settings = Settings(**json.loads(settings_json))
     kernel = None if kernel_bytes is None else jnp.asarray(np.frombuffer(kernel_bytes, np.float32).reshape(shape))
-    return over_images(over_seeds(build(settings, shape, channels, kernel)))
+    return over_images(build(settings, shape, channels, kernel))
 
 
 def starts_of_seeds(task: Task, seeds: int) -> NDArray[np.float32]:
@@ -235,31 +268,59 @@ def starts_of_seeds(task: Task, seeds: int) -> NDArray[np.float32]:
     return np.stack([task.starts[i % len(task.starts)].kernel for i in range(seeds)])
 
 
-def _optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
-    """The method on tasks of one shape and kernel size, in one launch of images x seeds."""
+def optimised(tasks: Sequence[Task], settings: Settings, **options) -> Result:
+    """The method on tasks of one shape and kernel size, on all images x seeds at once, as far as memory allows.
+
+    All that the result holds has leading axes of images and seeds, the losses behind their steps.
+    """
     first = tasks[0]
     known = first.starts[0].kernel.tobytes() if first.known else None
     # what is decided already must not make a new method
     same = settings._replace(kernel_size="auto", patch=0, region=None, start="", seed=0)
     method = _method(json.dumps(same._asdict()), first.kernel_shape, first.observed.shape[-1], known)
+    both = (len(tasks), settings.seeds)
     keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
-    keys = jnp.broadcast_to(keys, (len(tasks), settings.seeds))
     starts = None
     if known is None and first.starts:
-        starts = jnp.asarray(np.stack([starts_of_seeds(task, settings.seeds) for task in tasks]))
-    observed = jnp.asarray(np.stack([task.observed for task in tasks]))
-    return run(method, keys, observed, settings.steps, start=starts, **options)
+        starts = np.concatenate([starts_of_seeds(task, settings.seeds) for task in tasks])
+    h, w = (max(sides) for sides in zip(*(task.room for task in tasks)))
+    observed = np.stack([_padded(task.observed, (h, w)) for task in tasks])
+    result = run_in_parts(
+        method,
+        jnp.tile(keys, len(tasks)),
+        observed.repeat(settings.seeds, 0),
+        settings.steps,
+        start=starts,
+        **options,
+    )
+    return result._replace(
+        restored=jax.tree.map(lambda x: x.reshape(*both, *x.shape[1:]), result.restored),
+        losses=result.losses.reshape(-1, *both),
+        stopped=result.stopped.reshape(both),
+    )
+
+
+def _padded(observed: NDArray, room: tuple[int, int]) -> NDArray:
+    """The observed part with pixels that are no numbers, and so unknown, below and to the right."""
+    below, right = (full - side for full, side in zip(room, observed.shape[:2]))
+    return np.pad(observed, ((0, below), (0, right), (0, 0)), constant_values=np.nan)
 
 
 def solve(
     tasks: Sequence[Task],
     settings: Settings,
     *,
+    memory: int | None = None,
     on_chunk: Callable[[Progress], bool | None] | None = None,
+    on_fewer: Callable[[int, int], object] | None = None,
     on_tile: Callable[[int, int], object] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Deblurred]:
     """Optimise tasks whose observed parts and kernels have one size together, choose, and restore the pictures.
+
+    Parts of several sizes may go together where `Task.room` is the same (`rooms`). Pictures and seeds are spread over
+    the local devices, as many at once as `memory` (bytes on each) allows: `jbid.scale.run_in_parts`, which
+    `on_fewer` is for.
 
     Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
     mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
@@ -270,7 +331,8 @@ def solve(
     began = time.perf_counter()
     result = None
     if settings.steps:
-        result = _optimised(tasks, settings, on_chunk=on_chunk, checkpoint=checkpoint)
+        told = {"on_chunk": on_chunk, "on_fewer": on_fewer}
+        result = optimised(tasks, settings, memory=memory, checkpoint=checkpoint, **told)
         restored = jax.device_get(result.restored)
     share = (time.perf_counter() - began) / len(tasks)
     answers = []
@@ -289,9 +351,9 @@ def solve(
             losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
         else:
             losses, stopped, complete = result.losses[:, i], result.stopped[i], result.complete
-            own, candidates, kernels, spread = _chosen(
-                task, settings, restored.image[i], restored.kernel[i], losses, finished
-            )
+            h, w = task.observed.shape[:2]
+            images = restored.image[i, :, :h, :w]
+            own, candidates, kernels, spread = _chosen(task, settings, images, restored.kernel[i], losses, finished)
             kernel = kernels[0]
         image = _picture(task, finished, settings, kernel, own, on_tile)
         warnings = task.warnings

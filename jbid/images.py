@@ -320,6 +320,11 @@ def luma(image: NDArray) -> NDArray:
     return image if image.shape[-1] == 1 else to_ycbcr(image)[..., :1]
 
 
+def studio_luma(image: NDArray) -> NDArray:
+    """(h, w, 1): as `luma`, of a picture in colour in Matlab's range of `rgb2ycbcr`, 16 / 255 to 235 / 255."""
+    return image if image.shape[-1] == 1 else (16 + 219 * luma(image)) / 255
+
+
 def to_linear(image: NDArray) -> NDArray:
     """sRGB values to light, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(image.dtype)

@@ -62,40 +62,50 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
 
     The outer `border` pixels of the truth are left out; of all shifts within `max_shift` pixels in steps of 1/4, by
     bilinear interpolation, the one with the smallest squared error counts, and PSNR and SSIM are taken there. image
-    and truth are gray, in [0, 1] and of one size.
+    and truth are (h, w) or (h, w, c), in [0, 1] and of one size; the channels of a picture move together, its squared
+    error is over all of them and its SSIM their mean.
 
     The sum of squares over all shifts is exact but fast: for each of the 16 sub-pixel phases it is
     sum t^2 - 2 correlation(p, t) + window sum of p^2, by FFT. Raises ValueError for other shapes or too small images.
     """
     image, truth = np.asarray(image, float), np.asarray(truth, float)
-    if image.shape != truth.shape or image.ndim != 2:
-        raise ValueError(f"got images of shapes {image.shape} and {truth.shape}, expected two gray ones of one size")
-    if max_shift > border or min(image.shape) <= 2 * border:
+    if image.shape != truth.shape or image.ndim not in (2, 3):
+        raise ValueError(f"got images of shapes {image.shape} and {truth.shape}, expected two of one size")
+    if max_shift > border or min(image.shape[:2]) <= 2 * border:
         raise ValueError(
             f"got image {image.shape}, border {border} and shift {max_shift}, expected a shift up to the border and "
             f"an image of more than {2 * border} pixels"
         )
-    inner = truth[border:-border, border:-border]
-    low, high = border - max_shift, image.shape[0] - border + max_shift
-    wide = image[low:high, low : image.shape[1] - border + max_shift]
-    fast = tuple(scipy.fft.next_fast_len(n, real=True) for n in wide.shape)
-    inner_spectrum = np.conj(scipy.fft.rfft2(inner, fast))
+
+    def channels(x):
+        return [x] if x.ndim == 2 else list(np.moveaxis(x, -1, 0))
+
+    rows, columns = image.shape[:2]
+    inner = truth[border : rows - border, border : columns - border]
+    low = border - max_shift
+    wide = image[low : rows - low, low : columns - low]
+    fast = tuple(scipy.fft.next_fast_len(n, real=True) for n in wide.shape[:2])
+    spectra = [np.conj(scipy.fft.rfft2(part, fast)) for part in channels(inner)]
     best = (np.inf, 0.0, 0.0)
     # columns first, as Matlab's loops break ties
-    for fx in (0.0, 0.25, 0.5, 0.75):
-        columns = wide if fx == 0 else (1 - fx) * wide[:, :-1] + fx * wide[:, 1:]
-        for fy in (0.0, 0.25, 0.5, 0.75):
-            phase = columns if fy == 0 else (1 - fy) * columns[:-1] + fy * columns[1:]
+    for fx in (0.0, 0.25, 0.5, 0.75) if max_shift else (0.0,):
+        across = wide if fx == 0 else (1 - fx) * wide[:, :-1] + fx * wide[:, 1:]
+        for fy in (0.0, 0.25, 0.5, 0.75) if max_shift else (0.0,):
+            phase = across if fy == 0 else (1 - fy) * across[:-1] + fy * across[1:]
             h, w = phase.shape[0] - inner.shape[0] + 1, phase.shape[1] - inner.shape[1] + 1
-            correlation = scipy.fft.irfft2(scipy.fft.rfft2(phase, fast) * inner_spectrum, fast)[:h, :w]
-            error = _window_sums(phase**2, inner.shape) - 2 * correlation
+            error = np.zeros((h, w))
+            for part, spectrum in zip(channels(phase), spectra):
+                correlation = scipy.fft.irfft2(scipy.fft.rfft2(part, fast) * spectrum, fast)[:h, :w]
+                error += _window_sums(part**2, inner.shape[:2]) - 2 * correlation
             i, j = np.unravel_index(np.argmin(error), error.shape)
             best = min(best, (error[i, j], i - max_shift + fy, j - max_shift + fx))
     _, dy, dx = best
-    aligned = scipy.ndimage.shift(wide, (-dy, -dx), order=1, mode="nearest")
+    moved = (-dy, -dx, 0)[: image.ndim]
+    aligned = scipy.ndimage.shift(wide, moved, order=1, mode="nearest")
     aligned = aligned[max_shift : wide.shape[0] - max_shift, max_shift : wide.shape[1] - max_shift]
-    error = float(np.sum((aligned - inner) ** 2))
-    return Aligned(psnr(aligned, inner), ssim_matlab(aligned, inner), (float(dy), float(dx)), error, aligned)
+    squared = float(np.sum((aligned - inner) ** 2))
+    similar = float(np.mean([ssim_matlab(*pair) for pair in zip(channels(aligned), channels(inner))]))
+    return Aligned(psnr(aligned, inner), similar, (float(dy), float(dx)), squared, aligned)
 
 
 def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> float:

@@ -202,8 +202,9 @@ def deep_prior(
     so on, or the other way round with `image_first`; `renewed`: the kernel's parameters, code and optimiser begin anew
     in each of its turns but the first (Tran et al. 2021, Algorithm 1). In the first `hold` steps the kernel and its
     optimiser are left alone; turns begin after them. `penalty`, of the image's parameters, is added to the loss.
-    The method's estimate is that of the generators without perturbation, and `restore(estimate, blurred)` makes the
-    answer of it. Raises ValueError for turns without a step.
+    Pixels of y that are not numbers are unknown: the loss sees what the model says of them, so that they ask for
+    nothing. The method's estimate is that of the generators without perturbation, and `restore(estimate, blurred)`
+    makes the answer of it. Raises ValueError for turns without a step.
     """
 
     def init(key, blurred, start=None):
@@ -225,7 +226,9 @@ def deep_prior(
 
     def objective(params, state, blurred, key, t):
         now = estimate(params, state.code, key)
-        value = loss(now, forward(now.image, now.kernel), blurred, t)
+        reblurred = forward(now.image, now.kernel)
+        observed = jnp.where(jnp.isnan(blurred), jax.lax.stop_gradient(reblurred), blurred)
+        value = loss(now, reblurred, observed, t)
         return (value if penalty is None else value + penalty(params.image)), now
 
     def moved(part, transform, gradient, opt_state):

@@ -55,22 +55,23 @@ def _compiler_options(backend: str) -> dict[str, str]:
     return options
 
 
-def compiled(f: Callable, **kwargs) -> Callable:
+def compiled(f: Callable, **kwargs) -> Any:
     """`jax.jit(f, **kwargs)` with the compiler options that suit the backend."""
     return jax.jit(f, compiler_options=_compiler_options(jax.default_backend()), **kwargs)
 
 
 # Keeps the compiled functions of the last few methods, so that image after image costs no new compilation
 @functools.lru_cache(maxsize=8)
-def _driver(method: Method) -> tuple[Callable, Callable, Callable]:
+def _driver(method: Method) -> tuple[Callable, Callable, Callable, Callable]:
     def step(state, blurred, t):
         state, info = method.step(state, blurred, t)
         return state, (info.loss, info.stopped)
 
-    def scanned(state, blurred, t, n):
+    def several(state, blurred, t, n):
         return jax.lax.scan(lambda state, i: step(state, blurred, i), state, t + jnp.arange(n))
 
     one = compiled(step, donate_argnums=0)
+    scanned = compiled(several, donate_argnums=0, static_argnums=3)
 
     def looped(state, blurred, t, n):
         told = []
@@ -80,9 +81,29 @@ def _driver(method: Method) -> tuple[Callable, Callable, Callable]:
         return state, jax.tree.map(lambda *each: jnp.stack(each), *told)
 
     # XLA's CPU backend compiles convolutions inside a loop body to much slower code than outside
-    advance = looped if jax.default_backend() == "cpu" else compiled(scanned, donate_argnums=0, static_argnums=3)
+    if jax.default_backend() == "cpu":
+        advance, lowered = looped, lambda state, blurred: one.lower(state, blurred, jnp.asarray(0))
+    else:
+        advance, lowered = scanned, lambda state, blurred: scanned.lower(state, blurred, 0, CHUNK)
     restore = compiled(lambda state, blurred: method.restore(method.estimate(state), blurred))
-    return compiled(method.init), advance, restore
+    return compiled(method.init), advance, restore, lowered
+
+
+def step_memory(method: Method, key: Array, blurred: Array, start: Array | None = None) -> int:
+    """The bytes on each device that a step of `method` takes, by the compiler's count; 0 where it does not tell.
+
+    The step is compiled for it, and `run` with arguments of these shapes uses what was compiled.
+    """
+    init, _, _, lowered = _driver(method)
+    spread = blurred.sharding if len(blurred.sharding.device_set) > 1 else None
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spread), jax.eval_shape(init, key, blurred, start)
+    )
+    told = lowered(state, blurred).compile().memory_analysis()
+    if told is None:
+        return 0
+    taken = told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
+    return int(taken + told.temp_size_in_bytes)
 
 
 def run(
@@ -105,7 +126,7 @@ def run(
     from what that holds, if anything, and is saved there between chunks and at an early end; it then ends bit for bit
     like one that was never stopped.
     """
-    init, advance, restore = _driver(method)
+    init, advance, restore, _ = _driver(method)
     saved = checkpoint.load(jax.eval_shape(init, key, blurred, start), key.shape) if checkpoint else None
     if saved:
         state, losses, stopped = saved
@@ -121,6 +142,7 @@ def run(
         stopped = np.where((stopped == 0) & ended[-1], t + 1 + ended.argmax(0), stopped).astype(np.int32)
         if on_chunk:
             asked = bool(on_chunk(Progress(len(losses), steps, losses[-1])))
-        if checkpoint and (asked or checkpoint.due()):
+        over = len(losses) >= steps or bool(stopped.all())
+        if checkpoint and (asked or (over and checkpoint.final) or checkpoint.due()):
             checkpoint.save(state, losses, stopped)
     return Result(state, restore(state, blurred), losses, stopped, complete)

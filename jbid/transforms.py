@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jbid.noise import noise_level
@@ -40,6 +42,34 @@ def over_images(method: Method) -> Method:
     `over_images(over_seeds(method))` takes keys of shape (images, seeds).
     """
     return _batched(method, 0)
+
+
+def device_axis(devices: Sequence[jax.Device]) -> tuple[Mesh, PartitionSpec]:
+    """The devices in a row, and how a leading axis is split over them."""
+    return Mesh(np.asarray(devices), ("units",)), PartitionSpec("units")
+
+
+def over_devices(method: Method, devices: Sequence[jax.Device]) -> Method:
+    """A method with one leading axis, whose length the number of devices divides, split over them along that axis.
+
+    Each device runs `method` on its own share and nothing passes between them, so a share ends as it would alone.
+    """
+    mesh, split = device_axis(devices)
+
+    def spread(f, *specs):
+        return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
+
+    def init(key, blurred, start=None):
+        if start is None:
+            return spread(method.init, split, split)(key, blurred)
+        return spread(method.init, split, split, split)(key, blurred, start)
+
+    return Method(
+        init,
+        spread(method.step, split, split, PartitionSpec()),
+        spread(method.estimate, split),
+        spread(method.restore, split, split),
+    )
 
 
 class Watched(NamedTuple):

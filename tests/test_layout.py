@@ -16,7 +16,7 @@ LEVELS = [
     {"operators", "manifold"},
     {"start"},
     {"methods"},
-    {"checkpoint", "run"},
+    {"checkpoint", "run", "scale"},
     {"auto", "tiles", "encoder"},
     {"images", "allocator", "data", "settings"},
     {"pretrain", "transfer"},

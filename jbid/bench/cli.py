@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import Parser, add_method_arguments, guarded, json_file, kernel_size
+from jbid.cli import Parser, add_method_arguments, json_file, kernel_size, started
 
 # Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
 BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
 NOISE_ONLY = ("gaussian:0.1", "impulse:0.08", "shot:40")
+# of jbid.bench.protocols, which takes a second to import
+PROTOCOLS = ("sd_matlab", "sd_fullrange", "rgb_aligned", "rgb_raw")
+GROUPS = {"levin": ("im2", "kernel4"), "lai": ("text", "kernel_03")}
+METHODS = ("selfdeblur", "gkpile", "robust", "explore")
+STARTS = ("random", "average", "edges", "encoder", "perturbed")
 SETS = {"levin": "the 32 images of Levin et al. 2009", "lai": "the 100 uniformly blurred images of Lai et al. 2016"}
 
 CONDITIONS = {
@@ -30,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     for name, description in CONDITIONS.items():
         command = commands.add_parser(name, help=description, description=f"{description}: {_conditions.__doc__}")
         _add_condition_arguments(command, name)
+    command = commands.add_parser("variance", help="many seeds of each start", description=_variance.__doc__)
+    _add_variance_arguments(command)
     return top
 
 
@@ -44,6 +51,14 @@ def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
     some = command.add_mutually_exclusive_group()
     some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
+    add(
+        "--protocol",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=["sd_matlab"],
+        help="how to score; the first one leads (default sd_matlab)",
+    )
+    add("--full", action=argparse.BooleanOptionalAction, help="error ratio, VIF and what the true kernel gives, too")
     add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
     add("--lpips", type=Path, metavar="WEIGHTS.pth", help="add LPIPS, by torchvision's alexnet-owt-7be5be79.pth")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
@@ -60,7 +75,9 @@ def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
     add(
         "--kernel-size", type=_kernel_size, metavar="N", help=f"auto (default), one size for all, or published: {sizes}"
     )
-    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png (and _k.png) files there, compute nothing")
+    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png or <name>.png (and <name>_k.png) files there")
+    add("--subset", nargs="+", metavar="GROUP", help=f"these alone, such as {' or '.join(GROUPS[name])}")
+    add("--scale", type=float, default=1.0, metavar="S", help="shrink images and kernels first, e.g. 0.5 (default 1)")
     command.set_defaults(run=_table)
 
 
@@ -84,10 +101,26 @@ def _add_condition_arguments(command: argparse.ArgumentParser, name: str) -> Non
     command.set_defaults(run=_conditions)
 
 
+def _add_variance_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", type=Path, metavar="DIR", help="the set's folder (default: its name in $JBID_DATA)")
+    add("--set-name", choices=tuple(SETS), default="levin", help="which set (default: levin)")
+    add("--methods", nargs="+", choices=METHODS, default=["selfdeblur"], help="default: selfdeblur")
+    starts = "average: of simulated kernels; perturbed: the encoder's mixed with a simulated one for each seed"
+    add("--starts", nargs="+", choices=STARTS, default=list(STARTS[:4]), help=f"default: the first four; {starts}")
+    add(
+        "--perturb", type=float, default=0.3, metavar="SHARE", help="of the simulated kernel in perturbed (default 0.3)"
+    )
+    add("--crop", type=int, metavar="N", help="the middle N x N pixels of each image (default: all)")
+    _add_common_arguments(command, "variance_<set>")
+    add("--kernel-size", type=kernel_size, metavar="N", help="odd; auto (default) or half the picture")
+    command.set_defaults(run=_variance)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; 0, 2 for bad input, 130 where Ctrl-C stopped it."""
     args = parser().parse_args(argv)
-    return guarded(lambda: args.run(args))
+    return started(args)
 
 
 def _table(args: argparse.Namespace) -> int:
@@ -102,3 +135,10 @@ def _conditions(args: argparse.Namespace) -> int:
     from jbid.bench import conditions
 
     return conditions.main(args)
+
+
+def _variance(args: argparse.Namespace) -> int:
+    """how PSNR, loss and kernels differ between seeds (--seeds, default 32), and what choosing without truth costs."""
+    from jbid.bench import variance
+
+    return variance.main(args)

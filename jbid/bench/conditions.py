@@ -12,19 +12,23 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.bench.table import SETS, Case, finished, loaded, mean, protocol, run_cases
+from jbid.bench import report
+from jbid.bench.table import SETS, Case, Scoring, facts, finished, loaded, mean, run_cases, scoring, strips_of
 from jbid.blur import blur, crop_centre
-from jbid.cli import settings_from, versions_and_device, write_json
+from jbid.cli import settings_from, versions_and_device
 from jbid.data.levin import Item
 from jbid.images import replacing
 from jbid.noise import MODELS, parse_noise
 from jbid.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEVELS = 5
 
@@ -92,19 +96,20 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"got --method {args.method}: {args.command} compares methods, give --methods {args.method}")
     if args.command == "oversize" and not all(1 <= level <= LEVELS for level in args.levels):
         raise ValueError(f"got --levels {args.levels}, expected numbers from 1 to {LEVELS}")
+    how = scoring(args)
     items = loaded(args, SETS[args.set_name])
     settings = {method: _settings(args, method) for method in args.methods}
     labelled = _cases(args, items, settings)
     out = args.out or Path(f"{args.command}_{args.set_name}.json")
-    rows, complete = run_cases([case for _, _, case in labelled], out, args)
+    rows, complete = run_cases([case for _, _, case in labelled], out, args, how)
     by_name = {row["name"]: row for row in rows}
     told = [
         {"method": method, "condition": condition, **by_name[case.item.name]}
         for method, condition, case in labelled
         if case.item.name in by_name
     ]
-    if told:
-        _report(told, args, settings, out)
+    if told and jax.process_index() == 0:
+        _report(told, args, settings, how, [case for _, _, case in labelled], out)
     return finished(complete, out)
 
 
@@ -127,25 +132,35 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return means
 
 
-def _report(rows: Sequence[dict[str, Any]], args: argparse.Namespace, settings: dict[str, Settings], out: Path) -> None:
-    from tabulate import tabulate
-
+def _report(
+    rows: Sequence[dict[str, Any]],
+    args: argparse.Namespace,
+    settings: dict[str, Settings],
+    how: Scoring,
+    cases: Sequence[Case],
+    out: Path,
+) -> None:
     means = summary(rows)
     keys = ["condition", "method", "images", *(c for c in COLUMNS if any(row.get(c) is not None for row in means))]
-    shown = [[row.get(key) for key in keys] for row in means]
-    formats = [".2f" if "psnr" in key else ".1f" if key == "seconds" else ".4f" for key in keys]
-    print(tabulate(shown, keys, tablefmt="github", floatfmt=formats))
-    device = versions_and_device()
-    print(f"protocol: sd_matlab, maxshift {args.maxshift}, pictures synthesised; {device['device']}")
-    header = {"benchmark": args.command, "set": args.set_name, "protocol": protocol(args.maxshift), **device}
+    table = report.Table("Means", keys, [[row.get(key) for key in keys] for row in means], "Pictures are synthesised.")
+    print(report.markdown(table))
+    header = {"benchmark": args.command, "set": args.set_name, "protocol": how.protocols[0].told()}
+    header |= versions_and_device()
+    print(f"pictures synthesised; {facts(header)}")
     header |= {"settings": {method: own._asdict() for method, own in settings.items()}}
-    write_json(out, {**header, "means": means, "images": list(rows)})
-    print(f"-> {out}")
-    plot(out.with_suffix(".png"), means, args.command)
-    print(f"-> {out.with_suffix('.png')}")
+    plots = []
+    if report.drawable():
+        figure = plot(means, args.command)
+        with replacing(out.with_suffix(".png")) as temporary:
+            figure.savefig(temporary, dpi=110)
+        print(f"-> {out.with_suffix('.png')}")
+        plots = [("By condition", figure)]
+    strips = strips_of(cases, rows, out.parent / out.stem)
+    content = {"means": means, "images": list(rows)}
+    report.write_report(out, f"{args.command}, {args.set_name}", header, content, [table], plots, strips)
 
 
-def plot(path: Path, means: Sequence[dict[str, Any]], title: str) -> None:
+def plot(means: Sequence[dict[str, Any]], title: str) -> Figure:
     """PSNR, SSIM and VIF by condition, a line for each method through the levels of one kind, dashed for the input."""
     from matplotlib.figure import Figure
 
@@ -170,5 +185,4 @@ def plot(path: Path, means: Sequence[dict[str, Any]], title: str) -> None:
     by_label = dict(zip(labels, handles))
     figure.axes[0].legend(by_label.values(), by_label, fontsize=8)
     figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    return figure

@@ -1,13 +1,14 @@
-"""Benchmarks on sets of blurred images with known truth, scored by SelfDeblur's protocol."""
+"""Benchmarks on sets of blurred images with known truth, scored by SelfDeblur's protocol or another one."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,74 +16,90 @@ from tqdm import tqdm
 
 from jbid import images as im
 from jbid.auto import support
+from jbid.bench import report
+from jbid.bench.protocols import PROTOCOLS, Protocol, protocol
+from jbid.bench.published import PUBLISHED
 from jbid.cli import (
     INTERRUPTED,
     identity,
     interruptible,
     launch,
+    my_share,
     out_dir,
     read_json,
     settings_from,
     versions_and_device,
+    wait_for_others,
     write_json,
 )
 from jbid.data import lai, levin
-from jbid.data.levin import Item
-from jbid.deblur import Deblurred, Task, prepare
-from jbid.metrics import Aligned, align, kernel_similarity, lpips, vif
+from jbid.data.levin import Item, resized
+from jbid.deblur import Deblurred, Task, prepare, rooms
+from jbid.metrics import Aligned, kernel_similarity, lpips, vif
 from jbid.settings import Settings
 from jbid.tiles import finish_large
 
-BORDER = 15
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OTHER_SHIFT = 5  # Levin's own; SelfDeblur's script uses 10
 
 
-def protocol(max_shift: int) -> dict[str, Any]:
-    """How the scores are made, to stand beside them."""
-    return {
-        "name": "sd_matlab",
-        "maxshift": max_shift,
-        "border": BORDER,
-        "luma": "full-range BT.601 Y; Levin's images are gray",
-        "iteration": "last",
-        "description": "8-bit result; border of 15 left out; best of all shifts within maxshift in quarter pixels; "
-        "PSNR and Matlab's SSIM there; error ratio: squared error over that of jbid's finish with the true kernel; "
-        "kernel similarity: largest normalised cross-correlation over shifts, the better orientation",
-    }
+class Scoring(NamedTuple):
+    """How results are scored. The first protocol gives psnr and ssim, others psnr_<name> and ssim_<name>.
+
+    full: also what takes a deconvolution with the true kernel and more alignments. lpips: the backbone's weights.
+    """
+
+    protocols: tuple[Protocol, ...]
+    full: bool = True
+    lpips: Path | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What a row was scored by, to know it again."""
+        return {"protocols": [p.told() for p in self.protocols], "full": self.full, "lpips": self.lpips is not None}
 
 
-def reference(item: Item, max_shift: int) -> Aligned:
-    """`finish` with the true kernel, which error ratios are relative to."""
-    x = finish_large(im.luma(item.blurred), item.kernel)[..., 0]
-    return align(x, im.luma(item.sharp)[..., 0], max_shift=max_shift)
+def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, how: Scoring) -> dict[str, Any]:
+    """One row of the table for a result (h, w, c) in [0, 1], in colour where the protocol looks at colour."""
+    assert item.sharp is not None and item.kernel is not None
+    main, *others = how.protocols
+    best = main.score(image, item.sharp)
+    row: dict[str, Any] = {"psnr": best.psnr, "ssim": best.ssim}
+    for other in others:
+        value = other.score(image, item.sharp)
+        row |= {f"psnr_{other.name}": value.psnr, f"ssim_{other.name}": value.ssim}
+    row |= {"kernel_similarity": None if kernel is None else kernel_similarity(kernel, item.kernel)}
+    row["shift"] = best.shift
+    return row | (_more(item, image, best, how) if how.full else {})
 
 
-def score(
-    item: Item, image: np.ndarray, kernel: np.ndarray | None, max_shift: int, weights: Path | None = None
-) -> dict[str, Any]:
-    """One row of the table for a gray result (h, w) in [0, 1]; with `weights`, LPIPS too."""
-    sharp = im.luma(item.sharp)[..., 0]
-    known = reference(item, max_shift)
-    main, other = (align(image, sharp, max_shift=m) for m in (max_shift, OTHER_SHIFT))
-    blurred = align(im.luma(item.blurred)[..., 0], sharp, max_shift=max_shift)
-    inner = sharp[BORDER:-BORDER, BORDER:-BORDER]
+def _more(item: Item, image: np.ndarray, best: Aligned, how: Scoring) -> dict[str, Any]:
+    """What is told of a result beside PSNR and SSIM: of the blurred picture, of the true kernel, VIF, error ratio."""
+    assert item.sharp is not None
+    main = how.protocols[0]
+    # what error ratios are relative to
+    known = finish_large(item.blurred if main.colour else im.luma(item.blurred), item.kernel)
+    known_score = main.score(known, item.sharp)
+    blurred = main.score(item.blurred, item.sharp)
+    gray = PROTOCOLS["sd_fullrange"]._replace(max_shift=main.max_shift, border=main.border)
+    pairs = {"": image, "_blurred": item.blurred}
+    shown = {end: gray.score(x, item.sharp).image[..., 0] for end, x in pairs.items()}
+    rows, columns = (slice(main.border, n - main.border) for n in item.sharp.shape[:2])
+    inner = im.luma(item.sharp)[rows, columns, 0]
     row = {
-        "psnr": main.psnr,
-        "ssim": main.ssim,
-        "error_ratio": main.squared_error / known.squared_error,
-        "kernel_similarity": None if kernel is None else kernel_similarity(kernel, item.kernel),
-        "shift": main.shift,
-        f"psnr_maxshift{OTHER_SHIFT}": other.psnr,
-        f"ssim_maxshift{OTHER_SHIFT}": other.ssim,
+        "error_ratio": best.squared_error / known_score.squared_error,
         "psnr_blurred": blurred.psnr,
         "ssim_blurred": blurred.ssim,
-        "vif": vif(main.image, inner),
-        "vif_blurred": vif(blurred.image, inner),
-        "psnr_true_kernel": known.psnr,
+        "psnr_true_kernel": known_score.psnr,
     }
-    if weights is not None:
-        for key, aligned in (("lpips", main), ("lpips_blurred", blurred)):
-            row[key] = lpips(aligned.image[..., None], inner[..., None], weights)
+    if main.max_shift > OTHER_SHIFT:
+        other = main._replace(max_shift=OTHER_SHIFT).score(image, item.sharp)
+        row |= {f"psnr_maxshift{OTHER_SHIFT}": other.psnr, f"ssim_maxshift{OTHER_SHIFT}": other.ssim}
+    for end, part in shown.items():
+        row[f"vif{end}"] = vif(part, inner)
+        if how.lpips is not None:
+            row[f"lpips{end}"] = lpips(part[..., None], inner[..., None], how.lpips)
     return row
 
 
@@ -92,21 +109,118 @@ def mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def report(rows: list[dict[str, Any]], header: dict[str, Any], out: Path | None) -> None:
-    """Print the table and, with `out`, write it as JSON."""
-    from tabulate import tabulate
+def grouped(rows: Sequence[dict[str, Any]], groups: Callable[[str], dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """By kind of group ("category", "kernel") and group: how many images it has, and their means."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in groups(rows[0]["name"]):
+        names = sorted({groups(row["name"])[kind] for row in rows})
+        parts = {name: [row for row in rows if groups(row["name"])[kind] == name] for name in names} | {
+            "all": list(rows)
+        }
+        found[kind] = {
+            name: {"images": len(part), **{key: mean(part, key) for key in _keys(rows)}} for name, part in parts.items()
+        }
+    return found
 
-    keys = [k for k in rows[0] if isinstance(rows[0][k], (int, float)) and k != "maxshift"]
-    means = {key: mean(rows, key) for key in keys}
-    shown = [[row["name"], *(row.get(k) for k in keys)] for row in rows]
-    shown.append([f"mean of {len(rows)}", *means.values()])
-    shown.append(["worst", min(r["psnr"] for r in rows), min(r["ssim"] for r in rows)])
-    formats = ["", *(".4f" if "psnr" in k else ".5f" if "ssim" in k else ".3f" for k in keys)]
-    print(tabulate(shown, ["name", *keys], tablefmt="github", floatfmt=formats))
-    print(f"protocol: {header['protocol']['name']}, maxshift {header['protocol']['maxshift']}; {header['device']}")
-    if out:
-        write_json(out, {**header, "mean": means, "images": rows})
-        print(f"-> {out}")
+
+def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of a table that are numbers."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [
+        k
+        for k in keys
+        if all(isinstance(r.get(k), (int, float, type(None))) for r in rows) and mean(rows, k) is not None
+    ]
+
+
+def _pair(psnr: float | None, ssim: float | None) -> str:
+    return "" if psnr is None or ssim is None else f"{psnr:.2f} / {ssim:.4f}"
+
+
+def group_tables(
+    name: str, label: str, groups: dict[str, dict[str, Any]], how: Scoring, sizes: dict[str, int]
+) -> list[report.Table]:
+    """One table for each kind of group, PSNR / SSIM: ours by each protocol, what was blurred, and published rows.
+
+    `sizes` tells how many images of each group the whole set has.
+    """
+    tables: list[report.Table] = []
+    for kind, parts in groups.items():
+        columns = list(parts)
+
+        def line(told, by, end, parts=parts, columns=columns):
+            return [told, by, *(_pair(parts[c].get(f"psnr{end}"), parts[c].get(f"ssim{end}")) for c in columns)]
+
+        rows = []
+        for i, used in enumerate(how.protocols):
+            rows.append(line(label, f"{used.name}, maxshift {used.max_shift}", f"_{used.name}" if i else ""))
+        own = len(rows)
+        if "psnr_blurred" in parts["all"]:
+            rows.append(line("the blurred images themselves", f"{how.protocols[0].name}", "_blurred"))
+        for row in PUBLISHED.get(name, []):
+            # published rows by other groups have nothing to say here; means alone are told once
+            if set(row.groups) & set(columns) - {"all"} or (len(row.groups) == 1 and not tables):
+                cells = [_pair(*row.groups.get(c, (None, None))) for c in columns]
+                rows.append([f"{row.method} ({row.source})", row.protocol, *cells])
+        count = ", ".join(f"{c} {parts[c]['images']} of {sizes.get(c, '?')}" for c in columns)
+        note = f"PSNR in dB / SSIM, means of images: {count}. Published rows are of the whole set."
+        tables.append(report.Table(f"By {kind}", ["", "protocol", *columns], rows, note, frozenset(range(own))))
+    return tables
+
+
+def tell(
+    name: str,
+    label: str,
+    rows: list[dict[str, Any]],
+    header: dict[str, Any],
+    how: Scoring,
+    out: Path | None,
+    strips: Callable[[], Iterator[report.Strip]],
+) -> None:
+    """Print the means by group and, with `out`, write the report of a set's images."""
+    data = SETS[name]
+    groups = grouped(rows, data.groups)
+    sizes: dict[str, int] = {"all": len(data.NAMES)}
+    for one in data.NAMES:
+        for group in data.groups(one).values():
+            sizes[group] = sizes.get(group, 0) + 1
+    tables = group_tables(name, label, groups, how, sizes)
+    for table in tables:
+        print(report.markdown(table))
+    worst = min(rows, key=lambda row: row["psnr"])
+    print(f"worst: {worst['name']}, {worst['psnr']:.2f} dB; {facts(header)}")
+    if out is None:
+        return
+    keys = _keys(rows)
+    columns = ["name", *keys]
+    every = report.Table("Images", columns, [[row["name"], *(row.get(k) for k in keys)] for row in rows])
+    plots = [("PSNR by group", _plot(rows, data.groups))] if report.drawable() else []
+    content = {"mean": {key: mean(rows, key) for key in keys}, "groups": groups, "images": rows}
+    report.write_report(out, f"{name}: {label}", header, content, [*tables, every], plots, strips())
+
+
+def facts(header: dict[str, Any]) -> str:
+    """How the figures came about, in a line."""
+    return f"protocol {header['protocol']['name']}, maxshift {header['protocol']['maxshift']}; {header['device']}"
+
+
+def _plot(rows: Sequence[dict[str, Any]], groups: Callable[[str], dict[str, str]]) -> Figure:
+    """PSNR of each image by each kind of group, crosses for the blurred ones."""
+    from matplotlib.figure import Figure
+
+    kinds = list(groups(rows[0]["name"]))
+    figure = Figure(figsize=(5.5 * len(kinds), 3.6), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds):
+        names = sorted({groups(row["name"])[kind] for row in rows})
+        at = [names.index(groups(row["name"])[kind]) + 0.12 * (i % 5 - 2) for i, row in enumerate(rows)]
+        if all(row.get("psnr_blurred") is not None for row in rows):
+            axis.plot(at, [row["psnr_blurred"] for row in rows], "x", color="gray", ms=4, label="blurred")
+        axis.plot(at, [row["psnr"] for row in rows], "o", fillstyle="none", label="restored")
+        axis.set_xticks(range(len(names)), names, rotation=20)
+        axis.set_ylabel("PSNR, dB")
+        axis.grid(alpha=0.3, axis="y")
+    figure.axes[0].legend(fontsize=8)
+    return figure
 
 
 SETS = {"levin": levin, "lai": lai}
@@ -118,30 +232,62 @@ class Case(NamedTuple):
     item: Item
     settings: Settings
     kernel: np.ndarray | None = None  # where it is told
+    room: tuple[int, int] | None = None  # rows and columns of `jbid.deblur.rooms`
 
     @property
     def identity(self) -> str:
         return identity(self.settings, self.item.blurred, self.kernel)
 
+    @property
+    def launch(self) -> tuple:
+        """What cases must have in common to be launched together."""
+        same = json.dumps(self.settings._asdict(), default=list)
+        return same, self.room, self.item.blurred.shape[2], self.kernel is None
 
-def loaded(args: argparse.Namespace, data) -> list[Item]:
-    """The images that the arguments ask for."""
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"got --limit {args.limit}, expected at least 1")
-    if not 0 <= args.maxshift <= 15:
-        raise ValueError(f"got --maxshift {args.maxshift}, expected 0 to 15, the border left out")
+
+def scoring(args: argparse.Namespace) -> Scoring:
+    """How the arguments want results scored. Raises ValueError for what cannot be."""
     if args.lpips is not None:
         # a wrong file is to be told of before the first image and not after
         lpips(np.zeros((64, 64, 1)), np.zeros((64, 64, 1)), args.lpips)
-    return data.load(args.data, args.only or data.NAMES[: args.limit])
+    chosen = tuple(protocol(name, args.maxshift) for name in dict.fromkeys(args.protocol))
+    return Scoring(chosen, args.full is not False, args.lpips)
+
+
+def chosen_names(args: argparse.Namespace, data) -> Sequence[str]:
+    """The names of the images that the arguments ask for. Raises ValueError where there are none."""
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"got --limit {args.limit}, expected at least 1")
+    names = args.only or data.NAMES
+    wanted = set(getattr(args, "subset", None) or ())
+    if wanted:
+        known = {group: kind for name in data.NAMES for kind, group in data.groups(name).items()}
+        unknown = wanted - set(known)
+        if unknown:
+            raise ValueError(f"got --subset {unknown.pop()}, expected some of: {', '.join(sorted(known))}")
+        kinds = {known[group] for group in wanted}
+        names = [name for name in names if all(data.groups(name)[kind] in wanted for kind in kinds)]
+    return names[: args.limit]
+
+
+def loaded(args: argparse.Namespace, data) -> list[Item]:
+    """The images that the arguments ask for, at the scale that they ask for."""
+    scale = getattr(args, "scale", None) or 1.0
+    if not 0 < scale <= 1:
+        raise ValueError(f"got --scale {scale}, expected a number above 0, at most 1")
+    names = chosen_names(args, data)
+    return [item if scale == 1 else resized(item, scale) for item in data.load(args.data, names)]
 
 
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench levin` and `lai`."""
+    how = scoring(args)
     items = loaded(args, SETS[args.command])
-    header = {"benchmark": args.command, "protocol": protocol(args.maxshift), **versions_and_device()}
+    header: dict[str, Any] = {"benchmark": args.command, "protocol": how.protocols[0].told(), "scale": args.scale}
+    header |= {"other protocols": [p.told() for p in how.protocols[1:]], **versions_and_device()}
     if args.score:
-        return _score_folder(args, items, header)
+        # of large images the other figures take minutes
+        return _score_folder(args, items, header, how._replace(full=args.full or args.command == "levin"))
 
     published = args.kernel_size == "published"
     if published:
@@ -150,63 +296,136 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{args.command}_{settings.method}_{settings.preset}.json")
     header["settings"] = settings._asdict() | {"kernel_size": "published" if published else settings.kernel_size}
     cases = [Case(it, settings._replace(kernel_size=it.kernel_size) if published else settings) for it in items]
-    rows, complete = run_cases(cases, out, args)
-    if rows:
-        report(rows, header, out)
+    rows, complete = run_cases(cases, out, args, how)
+    if rows and jax.process_index() == 0:
+        label = f"jbid {settings.method}, {settings.preset}, seed {settings.seed}" + (
+            f" to {settings.seed + settings.seeds - 1}" if settings.seeds > 1 else ""
+        )
+        tell(args.command, label, rows, header, how, out, lambda: strips_of(cases, rows, out.parent / out.stem))
     return finished(complete, out)
+
+
+def strips_of(cases: Sequence[Case], rows: Sequence[dict[str, Any]], folder: Path) -> Iterator[report.Strip]:
+    """The pictures of a run, as they were written: blurred, restored, sharp, and the kernels."""
+    by_name = {row["name"]: row for row in rows}
+    for case in cases:
+        item = case.item
+        if item.name in by_name:
+            yield strip(item, by_name[item.name], folder)
+
+
+def strip(item: Item, row: dict[str, Any], folder: Path) -> report.Strip:
+    """One image's panels, with what of it lies in the folder of results."""
+    panels = [("blurred", item.blurred), ("restored", im.read(result_file(folder, item.name)))]
+    panels += [] if item.sharp is None else [("sharp", item.sharp)]
+    kernel = folder / f"{item.name}_k.png"
+    panels += [("kernel found", report.kernel_panel(im.read_kernel(kernel)))] if kernel.is_file() else []
+    panels += [] if item.kernel is None else [("kernel", report.kernel_panel(item.kernel))]
+    words = [f"{row['psnr']:.2f} dB"] if "psnr" in row else []
+    words += [str(row["chosen"])] if row.get("chosen") else []
+    return report.Strip(item.name, ", ".join(words), panels)
+
+
+def result_file(folder: Path, name: str) -> Path:
+    """The restored image of this name in a folder of results: <name>_x.png, as jbid writes it, or <name>.png."""
+    ours = folder / f"{name}_x.png"
+    return ours if ours.is_file() else folder / f"{name}.png"
 
 
 def finished(complete: bool, out: Path) -> int:
     """The exit code; what was kept for resuming is cleared away where all is done."""
     if not complete:
-        print("stopped early; --resume with the same arguments goes on from here")
+        print("not complete; --resume with the same arguments goes on from here")
         return INTERRUPTED
-    shutil.rmtree(out.parent / out.stem / ".jbid", ignore_errors=True)
+    if jax.process_index() == 0:
+        shutil.rmtree(out.parent / out.stem / ".jbid", ignore_errors=True)
     return 0
 
 
-def run_cases(cases: Sequence[Case], out: Path, args: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+Scored = Callable[[Item, np.ndarray, np.ndarray | None], dict[str, Any]]
+
+
+def run_cases(
+    cases: Sequence[Case], out: Path, args: argparse.Namespace, how: Scoring
+) -> tuple[list[dict[str, Any]], bool]:
     """A row for each case, in order, written to a folder beside `out` as it comes; and whether they are all there.
 
-    With --resume, rows of the same settings and pictures are taken from there.
+    With --resume, rows of the same settings and pictures are taken from there, scored anew where that is asked for
+    otherwise. Of several processes each does its share and finds the rows of the others in the folder in the end.
     """
     folder = out_dir(out.parent / out.stem)
-    batch = args.batch or (1 if jax.default_backend() == "cpu" else 4)
+    batch = args.batch or (len(jax.local_devices()) if jax.default_backend() == "cpu" else 4)
     rows: dict[str, dict[str, Any]] = {}
-    # images of one shape and settings are neighbours, so that they can share a launch
     groups: dict[tuple, list[Case]] = {}
     for case in cases:
-        same = json.dumps(case.settings._asdict(), default=list), case.item.blurred.shape, case.kernel is None
+        same = json.dumps(case.settings._asdict(), default=list), case.item.blurred.shape[2], case.kernel is None
         groups.setdefault(same, []).append(case)
-    with interruptible() as asked, tqdm(total=len(cases), desc=out.stem, unit="image", dynamic_ncols=True) as bar:
-        for group in groups.values():
-            left = []
-            for case in group:
-                row = read_json(folder / f"{case.item.name}.json") if args.resume else {}
-                kept = row.get("identity") == case.identity and row.get("maxshift") == args.maxshift
-                if kept and (args.lpips is None or "lpips" in row):
-                    rows[case.item.name] = row
-                    bar.update()
-                else:
-                    left.append(case)
-            for some in (left[i : i + batch] for i in range(0, len(left), batch)):
-                if asked:
-                    break
-                for row in _solved(some, folder, args, asked):
-                    rows[row["name"]] = row
-                    bar.update()
-                    tqdm.write(f"{row['name']}: {row['psnr']:.2f} dB {row['ssim']:.4f} in {row['seconds']:.1f} s")
+    # those that can share a program are neighbours, so that they can share a launch
+    ready = []
+    for same_settings in groups.values():
+        room = rooms([case.item.blurred.shape for case in same_settings], same_settings[0].settings)
+        ready += [case._replace(room=room[case.item.blurred.shape[:2]]) for case in same_settings]
+    ready.sort(key=lambda case: (case.room, case.launch), reverse=True)
+    mine = my_share(ready)
+    with interruptible() as asked, tqdm(total=len(mine), desc=out.stem, unit="image", dynamic_ncols=True) as bar:
+
+        def show(row):
+            rows[row["name"]] = row
+            bar.update()
+            if "seconds" in row and "psnr" in row:
+                tqdm.write(f"{row['name']}: {row['psnr']:.2f} dB {row['ssim']:.4f} in {row['seconds']:.1f} s")
+
+        left: list[Case] = []
+        for case in mine:
+            row = read_json(folder / f"{case.item.name}.json") if args.resume else {}
+            if row.get("identity") != case.identity:
+                left.append(case)
+                continue
+            if row.get("scoring") != how.told():
+                row |= _scored(case.item, folder, how)
+                write_json(folder / f"{case.item.name}.json", row)
+            rows[case.item.name] = row
+            bar.update()
+        for _, group in itertools.groupby(left, lambda case: case.launch):
+            alike = list(group)
+            for i in range(0, len(alike), batch):
+                for row in () if asked else _solved(alike[i : i + batch], folder, args, how, asked):
+                    show(row)
+    if jax.process_count() > 1:
+        wait_for_others("rows")
+        for case in cases:
+            row = read_json(folder / f"{case.item.name}.json")
+            if row.get("identity") == case.identity:
+                rows[case.item.name] = row
     found = [rows[case.item.name] for case in cases if case.item.name in rows]
     return found, len(found) == len(cases)
 
 
-def _solved(cases: Sequence[Case], folder: Path, args: argparse.Namespace, asked: list) -> Iterator[dict[str, Any]]:
+def _scored(item: Item, folder: Path, how: Scoring) -> dict[str, Any]:
+    """The scores of what was written: 8 bits, and the kernel scaled by its maximum."""
+    image = im.read(result_file(folder, item.name))
+    kernel = folder / f"{item.name}_k.png"
+    if image.shape[:2] != item.blurred.shape[:2]:
+        got, wanted = ("{1}x{0}".format(*x.shape) for x in (image, item.blurred))
+        raise ValueError(f"{result_file(folder, item.name)}: got {got} pixels, expected {wanted}")
+    known = im.read_kernel(kernel) if kernel.is_file() else None
+    return {**score(item, image, known, how), "scoring": how.told()}
+
+
+def _solved(
+    cases: Sequence[Case], folder: Path, args: argparse.Namespace, how: Scoring, asked: list
+) -> Iterator[dict[str, Any]]:
     """The row of each case, its result written; those of one kernel size share a launch. Nothing where stopped."""
     settings = cases[0].settings
-    tasks = [prepare(case.item.blurred, settings, kernel=case.kernel) for case in cases]
+    tasks = [
+        prepare(case.item.blurred, settings, kernel=case.kernel)._replace(room=case.room or case.item.blurred.shape[:2])
+        for case in cases
+    ]
     for shape in sorted({task.kernel_shape for task in tasks}):
         at = [i for i, task in enumerate(tasks) if task.kernel_shape == shape]
-        checkpoint = folder / ".jbid" / cases[at[0]].identity
+        checkpoint = (
+            folder / ".jbid" / f"{cases[at[0]].identity}-{len(at)}-{tasks[at[0]].room[0]}x{tasks[at[0]].room[1]}"
+        )
         answers, complete = launch(
             [tasks[i] for i in at],
             settings,
@@ -215,6 +434,7 @@ def _solved(cases: Sequence[Case], folder: Path, args: argparse.Namespace, asked
             resume=args.resume,
             seconds=args.checkpoint_every,
             asked=asked,
+            memory=args.memory,
         )
         if not complete:
             return
@@ -222,18 +442,14 @@ def _solved(cases: Sequence[Case], folder: Path, args: argparse.Namespace, asked
             item, task = cases[i].item, tasks[i]
             im.write(folder / f"{item.name}_x.png", answer.image)
             im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
-            # scored as written: 8 bits
-            written = im.luma(im.read(folder / f"{item.name}_x.png"))[..., 0]
-            row = {"name": item.name, **score(item, written, answer.kernel, args.maxshift, args.lpips)}
-            row |= _sizes(item, answer, task)
+            row = {"name": item.name, **_scored(item, folder, how), **_sizes(item, answer, task)}
             if args.each_seed:
-                row["psnr_of"] = _each(item, task, answer, args.maxshift)
+                row["psnr_of"] = _each(item, task, answer, how.protocols[0])
             if answer.network_image is not None and answer.network_image.shape[:2] == item.sharp.shape[:2]:
-                network = np.round(im.luma(answer.network_image)[..., 0] * 255) / 255
-                aligned = align(network, im.luma(item.sharp)[..., 0], max_shift=args.maxshift)
+                aligned = how.protocols[0].score(np.round(answer.network_image * 255) / 255, item.sharp)
                 row |= {"psnr_network": aligned.psnr, "ssim_network": aligned.ssim}
             row |= {"seconds": answer.seconds, "chosen": answer.chosen, "stopped": [int(n) for n in answer.stopped]}
-            row |= {"identity": cases[i].identity, "maxshift": args.maxshift}
+            row |= {"room": list(task.room), "identity": cases[i].identity}
             row["candidates"] = [candidate.told() for candidate in answer.candidates]
             write_json(folder / f"{item.name}.json", row)
             yield row
@@ -251,33 +467,26 @@ def _sizes(item: Item, answer: Deblurred, task: Task) -> dict[str, Any]:
         "kernel_size": max(task.kernel_shape),
         "support_start": max(task.edges.support) if task.edges else None,
         "support": extent(answer.kernel),
-        "support_true": extent(item.kernel),
+        "support_true": None if item.kernel is None else extent(item.kernel),
     }
 
 
-def _each(item: Item, task: Task, answer: Deblurred, max_shift: int) -> dict[str, float]:
+def _each(item: Item, task: Task, answer: Deblurred, by: Protocol) -> dict[str, float]:
     """PSNR of `finish` with the kernel of each candidate, to see what the choice without truth costs."""
     scores = {}
+    picture = task.picture if by.colour else im.luma(task.picture)
     for candidate, kernel in zip(answer.candidates, answer.kernels):
         if np.isfinite(kernel).all():
-            x = finish_large(im.luma(task.picture), kernel)[..., 0]
-            aligned = align(np.round(x * 255) / 255, im.luma(item.sharp)[..., 0], max_shift=max_shift)
-            scores[candidate.name] = aligned.psnr
+            scores[candidate.name] = by.score(np.round(finish_large(picture, kernel) * 255) / 255, item.sharp).psnr
     return scores
 
 
-def _score_folder(args: argparse.Namespace, items: list[Item], header: dict[str, Any]) -> int:
-    files = {item.name: args.score / f"{item.name}_x.png" for item in items}
-    missing = [path for path in files.values() if not path.is_file()]
+def _score_folder(args: argparse.Namespace, items: list[Item], header: dict[str, Any], how: Scoring) -> int:
+    missing = [item.name for item in items if not result_file(args.score, item.name).is_file()]
     if missing:
-        raise ValueError(f"{args.score}: {len(missing)} results are missing, the first is {missing[0].name}")
-    rows = []
-    for item in tqdm(items, desc="scoring", unit="image"):
-        kernel_file = args.score / f"{item.name}_k.png"
-        kernel = im.read_kernel(kernel_file) if kernel_file.is_file() else None
-        image = im.luma(im.read(files[item.name]))[..., 0]
-        if image.shape != item.sharp.shape[:2]:
-            raise ValueError(f"{files[item.name]}: got {image.shape} pixels, expected {item.sharp.shape[:2]}")
-        rows.append({"name": item.name, **score(item, image, kernel, args.maxshift, args.lpips)})
-    report(rows, header | {"scored": str(args.score.name)}, args.out)
+        raise ValueError(f"{args.score}: {len(missing)} results are missing, the first is {missing[0]}_x.png")
+    rows = [{"name": item.name, **_scored(item, args.score, how)} for item in tqdm(items, desc="scoring", unit="image")]
+    header["scored"] = args.score.name
+    cases = [Case(item, Settings()) for item in items]
+    tell(args.command, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))
     return 0

@@ -18,6 +18,11 @@ def root(data: str | Path | None) -> Path:
     return find(data, "lai", ("ground_truth", "kernels", "uniform"), layout)
 
 
+def groups(name: str) -> dict[str, str]:
+    """What an image has in common with others: its category and its kernel."""
+    return {"category": name.split("_")[0], "kernel": name[name.index("kernel") :]}
+
+
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
     """The named images in colour, kernels turned to those of a true convolution. Raises ValueError for others."""
     folder = root(data)

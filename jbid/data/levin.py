@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from skimage.transform import resize
 
 from jbid import images
 
@@ -27,6 +28,26 @@ class Item(NamedTuple):
     sharp: NDArray[np.float32]  # 255 255 1
     kernel: NDArray[np.float32]
     kernel_size: int  # KERNEL_SIZES'
+
+
+def groups(name: str) -> dict[str, str]:
+    """What an image has in common with others: its scene and its kernel."""
+    image, kernel, _ = name.split("_")
+    return {"image": image, "kernel": kernel}
+
+
+def resized(item: Item, scale: float) -> Item:
+    """The item with all its parts at another scale, below one: pixels are averaged, the kernel again sums to one.
+
+    A picture and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
+    """
+    h, w = (max(1, round(n * scale)) for n in item.blurred.shape[:2])
+    blurred, sharp = (
+        resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
+    )
+    rows, columns = (max(3, round(n * scale) | 1) for n in item.kernel.shape)
+    kernel = np.maximum(resize(item.kernel, (rows, columns), anti_aliasing=True), 0).astype(np.float32)
+    return Item(item.name, blurred, sharp, kernel / kernel.sum(), max(kernel.shape))
 
 
 def find(data: str | Path | None, name: str, parts: Sequence[str], layout: str) -> Path:
