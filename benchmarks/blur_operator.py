@@ -28,7 +28,6 @@ import optax
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.kernel_prior import centre
 from jbid import images as im
 from jbid import losses, weights
 from jbid.blur import blur
@@ -36,6 +35,7 @@ from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_
 from jbid.data import levin
 from jbid.data.crops import rgb
 from jbid.data.pairs import paired
+from jbid.data.synthetic import centre
 from jbid.metrics import psnr
 from jbid.operators import Operator, operator
 from jbid.run import compiled

@@ -23,11 +23,11 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.kernel_prior import centre
 from benchmarks.stopping import NAMES as LEVIN
 from jbid import images as im
 from jbid.cli import Parser, guarded, identity, json_file, out_dir, read_json, versions_and_device, write_json
 from jbid.data import lai, levin
+from jbid.data.synthetic import centre
 from jbid.deblur import prepare, starts_of_seeds
 from jbid.metrics import align
 from jbid.run import compiled

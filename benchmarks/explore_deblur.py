@@ -29,7 +29,6 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.blur_operator import gopro_pairs
-from benchmarks.kernel_prior import centre
 from jbid import images as im
 from jbid import motion, weights
 from jbid.blur import blur
@@ -46,6 +45,7 @@ from jbid.cli import (
 )
 from jbid.data import levin
 from jbid.data.lines import line
+from jbid.data.synthetic import centre
 from jbid.deblur import prepare, solve
 from jbid.metrics import align, psnr
 from jbid.run import CHUNK, run

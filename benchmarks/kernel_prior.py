@@ -33,13 +33,13 @@ from jbid.auto import edge_start, fitted_to
 from jbid.blur import blur
 from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
 from jbid.data import lai, levin
+from jbid.data.synthetic import MIXED, centre
 from jbid.encoder import encoded, read_off
 from jbid.methods.gkpile import latent_kernel
 from jbid.metrics import kernel_similarity
 from jbid.run import compiled
 
 STEPS = 500
-SHARES = {"camera": 0.8, "trajectory": 0.1, "gaussian_process": 0.1}
 
 
 class Case(NamedTuple):
@@ -79,11 +79,6 @@ def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float
     return told
 
 
-def centre(picture: np.ndarray, side: int) -> np.ndarray:
-    top, left = (max(0, (n - side) // 2) for n in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
-
-
 def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
     official = levin.root(args.data) / "official_run"
     for item in levin.load(args.data):
@@ -97,7 +92,7 @@ def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
     for size in sizes:
         for i, path in enumerate(photos):
             key = jax.random.fold_in(jax.random.key(100 + size), i)
-            for j, kernel in enumerate(np.asarray(motion.mixture(key, size, 4, SHARES))):
+            for j, kernel in enumerate(np.asarray(motion.mixture(key, size, 4, MIXED))):
                 sharp = im.luma(centre(im.read(path), args.side + size - 1))
                 blurred = np.asarray(blur(jnp.asarray(sharp), jnp.asarray(kernel)))[..., 0]
                 noise = 0.005 * np.random.default_rng([i, j]).standard_normal(blurred.shape)
@@ -129,7 +124,7 @@ def run_all(args: argparse.Namespace) -> int:
     told["inversion"] = told.get("inversion") or inversions(args.data, sizes)
     write_json(args.out, told)
     print(tabulate([{"kernel": k, **v} for k, v in told["inversion"].items()], headers="keys"))
-    means = {s: np.asarray(motion.mixture(jax.random.key(0), s, 1000, SHARES)).mean(0) for s in sizes}
+    means = {s: np.asarray(motion.mixture(jax.random.key(0), s, 1000, MIXED)).mean(0) for s in sizes}
     for case in tqdm(list(cases(args, sizes)), unit="picture", dynamic_ncols=True):
         size = size_of(case.kernel, sizes)
         if size and case.name not in told["cases"]:

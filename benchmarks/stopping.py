@@ -19,7 +19,6 @@ import numpy as np
 from tqdm import tqdm
 
 from jbid import images as im
-from jbid.bench.conditions import synthesised
 from jbid.cli import (
     Parser,
     add_method_arguments,
@@ -33,6 +32,7 @@ from jbid.cli import (
     write_json,
 )
 from jbid.data import levin
+from jbid.data.synthetic import synthesised
 from jbid.deblur import prepare
 from jbid.metrics import align
 from jbid.noise import noise_level

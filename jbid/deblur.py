@@ -199,24 +199,33 @@ def rooms(
 ) -> dict[tuple[int, int], tuple[int, int]]:
     """For each (rows, columns) of pictures, those of the part that the method sees, padded to share programs.
 
-    From large to small, a shape joins an earlier one that it fills but for `waste` of the pixels, so that pictures of
-    many sizes compile few programs. What is padded counts as unknown. Methods that look at pixels elsewhere than in
-    the loss, and runs that stop themselves, keep their own shapes.
+    From large to small, a shape joins the first group whose room, grown to hold it, none of the group fills by less
+    than 1 - `waste`; so pictures of many sizes compile few programs. What is padded counts as unknown. Methods that
+    look at pixels elsewhere than in the loss, and runs that stop themselves, keep their own shapes.
     """
+    if settings.method not in PADDED or settings.options.get("stop", False):
+        waste = 0
 
     def seen(shape):
         if settings.region:
             return settings.region[3], settings.region[2]
         return tuple(min(side, settings.patch or side) for side in shape[:2])
 
-    joined: list[tuple[int, int]] = []
-    found = {}
-    may = settings.method in PADDED and not settings.options.get("stop", False)
-    for h, w in sorted({seen(shape) for shape in shapes}, key=lambda part: -part[0] * part[1]):
-        fitting = [r for r in joined if r[0] >= h and r[1] >= w and h * w >= (1 - waste) * r[0] * r[1]]
-        if not (may and fitting):
-            joined.append((h, w))
-        found[h, w] = fitting[-1] if may and fitting else (h, w)
+    shapes = list(shapes)
+    groups: list[list[tuple[int, int]]] = []
+
+    def room(group):
+        return max(h for h, _ in group), max(w for _, w in group)
+
+    for shape in sorted({seen(shape) for shape in shapes}, key=lambda s: -s[0] * s[1]):
+        for group in groups:
+            h, w = room([*group, shape])
+            if all(part[0] * part[1] >= (1 - waste) * h * w for part in [*group, shape]):
+                group.append(shape)
+                break
+        else:
+            groups.append([shape])
+    found = {shape: room(group) for group in groups for shape in group}
     return {(shape[0], shape[1]): found[seen(shape)] for shape in shapes}
 
 

@@ -20,6 +20,8 @@ from jbid.run import Progress, Result, run, step_memory
 from jbid.transforms import device_axis, over_devices
 from jbid.types import Method
 
+# seeds or images on each CPU device: more take as long for each, and the compiler several seconds more for each
+CPU_MOST = 8
 SHARE = 0.8  # of the free memory that a step may take: what is compiled, fitted and restored needs some too
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -79,7 +81,7 @@ def run_in_parts(
     keys (n,), blurred (n, h, w, c) and start (n, kh, kw) are of n units, an image and a seed each, which know nothing
     of each other: every unit ends as it would alone, up to the rounding of larger batches. A part is as many units as
     need, by the compiler's count for a step, no more than `memory` bytes on each device (default: `SHARE` of what is
-    free). Where that was too much all the same, the part is halved and begins anew, and `on_fewer(before, now)` is
+    free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins anew, and `on_fewer(before, now)` is
     told. With `checkpoint` each part is saved by itself, those that are done for good.
 
     Raises ValueError where a single unit does not fit.
@@ -95,6 +97,8 @@ def run_in_parts(
         return tuple(None if each is None else place(each[at]) for each in (keys, blurred, start))
 
     most = math.ceil(units / len(devices))
+    if devices[0].platform == "cpu":
+        most = min(most, CPU_MOST)
     budget = free_memory() if memory is None else memory
     while most > 1:
         # a single unit is let through whatever it needs: the machine has the last word

@@ -16,9 +16,11 @@ NOISE_ONLY = ("gaussian:0.1", "impulse:0.08", "shot:40")
 PROTOCOLS = ("sd_matlab", "sd_fullrange", "rgb_aligned", "rgb_raw")
 GROUPS = {"levin": ("im2", "kernel4"), "lai": ("text", "kernel_03")}
 METHODS = ("selfdeblur", "gkpile", "robust", "explore")
+MODELS = ("mixed", "camera", "trajectory", "gaussian_process")
 STARTS = ("random", "average", "edges", "encoder", "perturbed")
 SETS = {"levin": "the 32 images of Levin et al. 2009", "lai": "the 100 uniformly blurred images of Lai et al. 2016"}
 
+SYNTHETIC = "sharp photos blurred by simulated kernels"
 CONDITIONS = {
     "oversize": "kernel sizes given too large, from the true one (level 1) to half the picture (level 5)",
     "noise": "blur with noise",
@@ -35,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     for name, description in CONDITIONS.items():
         command = commands.add_parser(name, help=description, description=f"{description}: {_conditions.__doc__}")
         _add_condition_arguments(command, name)
+    command = commands.add_parser("synthetic", help=SYNTHETIC, description=f"{SYNTHETIC}: {_table.__doc__}")
+    _add_synthetic_arguments(command)
+    command = commands.add_parser("real", help="photos without a known truth", description=_real.__doc__)
+    _add_real_arguments(command)
     command = commands.add_parser("variance", help="many seeds of each start", description=_variance.__doc__)
     _add_variance_arguments(command)
     return top
@@ -44,13 +50,22 @@ def _kernel_size(text: str) -> int | str:
     return text if text == "published" else kernel_size(text)
 
 
-def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
-    """What all benchmarks on sets of images share."""
+def _add_run_arguments(command: argparse.ArgumentParser, out: str) -> None:
+    """What all benchmarks share."""
     add = command.add_argument
     add_method_arguments(command)
     some = command.add_mutually_exclusive_group()
     some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
+    add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
+    add("--out", type=json_file, metavar="FILE.json", help=f"default: {out}.json; images beside it")
+    add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
+
+
+def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
+    """What benchmarks with a known truth share."""
+    add = command.add_argument
+    _add_run_arguments(command, out)
     add(
         "--protocol",
         nargs="+",
@@ -62,9 +77,6 @@ def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
     add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
     add("--lpips", type=Path, metavar="WEIGHTS.pth", help="add LPIPS, by torchvision's alexnet-owt-7be5be79.pth")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
-    add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
-    add("--out", type=json_file, metavar="FILE.json", help=f"default: {out}.json; images beside it")
-    add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
 
 
 def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
@@ -72,13 +84,39 @@ def _add_table_arguments(command: argparse.ArgumentParser, name: str) -> None:
     add("--data", type=Path, metavar="DIR", help=f"the set's folder (default: {name} in $JBID_DATA)")
     _add_common_arguments(command, f"{name}_<method>_<preset>")
     sizes = "SelfDeblur's for each kernel" if name == "levin" else "the kernel files'"
-    add(
-        "--kernel-size", type=_kernel_size, metavar="N", help=f"auto (default), one size for all, or published: {sizes}"
-    )
-    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png or <name>.png (and <name>_k.png) files there")
-    add("--subset", nargs="+", metavar="GROUP", help=f"these alone, such as {' or '.join(GROUPS[name])}")
-    add("--scale", type=float, default=1.0, metavar="S", help="shrink images and kernels first, e.g. 0.5 (default 1)")
+    _add_set_arguments(command, " or ".join(GROUPS[name]), sizes)
     command.set_defaults(run=_table)
+
+
+def _add_synthetic_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", type=Path, metavar="DIR", help="a folder of sharp photos (default: sharp/kodak24 in $JBID_DATA)")
+    _add_common_arguments(command, "synthetic_<method>_<preset>")
+    add("--sizes", nargs="+", type=int, default=[31], metavar="N", help="of the kernels, odd (default 31)")
+    add("--kernels", type=int, default=1, metavar="K", help="for each photo and size (default 1)")
+    add("--model", choices=MODELS, default="mixed", help="of the kernels (default mixed: mostly camera)")
+    add("--noise", metavar="MODEL:LEVEL", help="for example gaussian:0.01 (default: 8 bits alone)")
+    add("--crop", type=int, default=256, metavar="N", help="the middle of each photo, N pixels a side (default 256)")
+    add("--data-seed", type=int, default=0, metavar="K", help="of kernels and noise (default 0)")
+    _add_set_arguments(command, "size 31")
+    command.set_defaults(run=_table)
+
+
+def _add_set_arguments(command: argparse.ArgumentParser, groups: str, published: str = "the simulated ones'") -> None:
+    add = command.add_argument
+    help = f"auto (default), one size for all, or published: {published}"
+    add("--kernel-size", type=_kernel_size, metavar="N", help=help)
+    add("--score", type=Path, metavar="DIR", help="score the <name>_x.png or <name>.png (and <name>_k.png) files there")
+    add("--subset", nargs="+", metavar="GROUP", help=f"these alone, such as {groups}")
+    add("--scale", type=float, default=1.0, metavar="S", help="shrink images and kernels first, e.g. 0.5 (default 1)")
+
+
+def _add_real_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", type=Path, metavar="DIR", help="a folder of photos (default: lai/real in $JBID_DATA)")
+    _add_run_arguments(command, "real_<method>_<preset>")
+    add("--kernel-size", type=kernel_size, metavar="N", help="odd; auto (default) or half the picture")
+    command.set_defaults(run=_real, each_seed=False)
 
 
 def _add_condition_arguments(command: argparse.ArgumentParser, name: str) -> None:
@@ -142,3 +180,10 @@ def _variance(args: argparse.Namespace) -> int:
     from jbid.bench import variance
 
     return variance.main(args)
+
+
+def _real(args: argparse.Namespace) -> int:
+    """Restore photos that are blurred by nature: a page to look at, and scores that need no truth."""
+    from jbid.bench import real
+
+    return real.main(args)

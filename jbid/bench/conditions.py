@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jbid.bench import report
 from jbid.bench.table import SETS, Case, Scoring, facts, finished, loaded, mean, run_cases, scoring, strips_of
-from jbid.blur import blur, crop_centre
 from jbid.cli import settings_from, versions_and_device
 from jbid.data.levin import Item
+from jbid.data.synthetic import synthesised
 from jbid.images import replacing
-from jbid.noise import MODELS, parse_noise
 from jbid.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,19 +39,6 @@ def level_size(kernel: Sequence[int], picture: Sequence[int], level: int) -> int
     return round((true + (half - true) * (level - 1) / (LEVELS - 1) - 1) / 2) * 2 + 1
 
 
-def synthesised(item: Item, noise: str | None, seed: int, *, blurred: bool = True) -> Item:
-    """The item with a picture made from its truth; the noise depends on the seed, the item's name and the model."""
-    x = jnp.asarray(item.sharp)
-    k = jnp.asarray(item.kernel if blurred else np.ones((1, 1), np.float32))
-    y = blur(x, k)
-    if noise:
-        model, level = parse_noise(noise)
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{item.name} {noise}".encode()))
-        y = MODELS[model](key, y, level)
-    y = np.round(np.clip(np.asarray(y), 0, 1) * 255) / np.float32(255)
-    return item._replace(blurred=y, sharp=np.asarray(crop_centre(x, k.shape)), kernel=np.asarray(k))
-
-
 def _cases(
     args: argparse.Namespace, items: Sequence[Item], settings: dict[str, Settings]
 ) -> list[tuple[str, str, Case]]:
@@ -65,6 +49,7 @@ def _cases(
     # where a method looks at a part alone, that part is what the kernel may be half of, for all methods alike
     patch = min((own.patch for own in settings.values() if own.patch), default=None)
     for item in items:
+        assert item.kernel is not None
         for condition in args.levels if args.command == "oversize" else args.noises:
             if args.command == "oversize":
                 given, level, label = synthesised(item, args.noise, seed), condition, f"level {condition}"

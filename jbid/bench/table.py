@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Protocol as TypingProtocol
 
 import jax
 import numpy as np
@@ -34,6 +36,7 @@ from jbid.cli import (
 )
 from jbid.data import lai, levin
 from jbid.data.levin import Item, resized
+from jbid.data.synthetic import Synthetic
 from jbid.deblur import Deblurred, Task, prepare, rooms
 from jbid.metrics import Aligned, kernel_similarity, lpips, vif
 from jbid.settings import Settings
@@ -59,6 +62,27 @@ class Scoring(NamedTuple):
         """What a row was scored by, to know it again."""
         return {"protocols": [p.told() for p in self.protocols], "full": self.full, "lpips": self.lpips is not None}
 
+    def row(self, item: Item, image: np.ndarray, kernel: np.ndarray | None) -> dict[str, Any]:
+        """The scores of a result."""
+        return score(item, image, kernel, self)
+
+    def network(self, item: Item, image: np.ndarray | None) -> dict[str, Any]:
+        """The scores of the network's own image, where it shows the whole picture."""
+        if image is None or item.sharp is None or image.shape[:2] != item.sharp.shape[:2]:
+            return {}
+        value = self.protocols[0].score(np.round(image * 255) / 255, item.sharp)
+        return {"psnr_network": value.psnr, "ssim_network": value.ssim}
+
+
+class Scores(TypingProtocol):
+    """What a run of cases is told about: `Scoring`, or something that does without the truth."""
+
+    def told(self) -> dict[str, Any]: ...
+
+    def row(self, item: Item, image: np.ndarray, kernel: np.ndarray | None) -> dict[str, Any]: ...
+
+    def network(self, item: Item, image: np.ndarray | None) -> dict[str, Any]: ...
+
 
 def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, how: Scoring) -> dict[str, Any]:
     """One row of the table for a result (h, w, c) in [0, 1], in colour where the protocol looks at colour."""
@@ -76,7 +100,7 @@ def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, how: Scoring
 
 def _more(item: Item, image: np.ndarray, best: Aligned, how: Scoring) -> dict[str, Any]:
     """What is told of a result beside PSNR and SSIM: of the blurred picture, of the true kernel, VIF, error ratio."""
-    assert item.sharp is not None
+    assert item.sharp is not None and item.kernel is not None
     main = how.protocols[0]
     # what error ratios are relative to
     known = finish_large(item.blurred if main.colour else im.luma(item.blurred), item.kernel)
@@ -170,6 +194,7 @@ def group_tables(
 
 def tell(
     name: str,
+    data: ImageSet,
     label: str,
     rows: list[dict[str, Any]],
     header: dict[str, Any],
@@ -177,8 +202,7 @@ def tell(
     out: Path | None,
     strips: Callable[[], Iterator[report.Strip]],
 ) -> None:
-    """Print the means by group and, with `out`, write the report of a set's images."""
-    data = SETS[name]
+    """Print the means by group and, with `out`, write the report of the images of a set, whose `data` it is."""
     groups = grouped(rows, data.groups)
     sizes: dict[str, int] = {"all": len(data.NAMES)}
     for one in data.NAMES:
@@ -223,7 +247,34 @@ def _plot(rows: Sequence[dict[str, Any]], groups: Callable[[str], dict[str, str]
     return figure
 
 
-SETS = {"levin": levin, "lai": lai}
+class ImageSet(TypingProtocol):
+    """A set of images: their names, the groups that each belongs to, by kind, and the images."""
+
+    @property
+    def NAMES(self) -> Sequence[str]: ...
+
+    def groups(self, name: str) -> dict[str, str]: ...
+
+    def load(self, data: str | Path | None, names: Sequence[str]) -> list[Item]: ...
+
+
+SETS: dict[str, Any] = {"levin": levin, "lai": lai}
+
+
+def chosen_set(args: argparse.Namespace) -> ImageSet:
+    """The set that the command is about."""
+    if args.command in SETS:
+        return SETS[args.command]
+    if any(size < 3 or size % 2 == 0 for size in args.sizes) or args.kernels < 1 or args.crop < 64:
+        raise ValueError(
+            f"got --sizes {args.sizes}, --kernels {args.kernels} and --crop {args.crop}, expected odd sizes from 3, at "
+            "least one kernel and 64 pixels"
+        )
+    given = args.data or os.environ.get("JBID_DATA")
+    if not given:
+        raise ValueError("no --data and no JBID_DATA: expected a folder of sharp photos")
+    folder = next((p for p in (Path(given) / "sharp" / "kodak24", Path(given)) if p.is_dir()), Path(given))
+    return Synthetic(folder, tuple(args.sizes), args.kernels, args.model, args.noise, args.crop, args.data_seed)
 
 
 class Case(NamedTuple):
@@ -254,7 +305,7 @@ def scoring(args: argparse.Namespace) -> Scoring:
     return Scoring(chosen, args.full is not False, args.lpips)
 
 
-def chosen_names(args: argparse.Namespace, data) -> Sequence[str]:
+def chosen_names(args: argparse.Namespace, data: ImageSet) -> Sequence[str]:
     """The names of the images that the arguments ask for. Raises ValueError where there are none."""
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"got --limit {args.limit}, expected at least 1")
@@ -270,7 +321,7 @@ def chosen_names(args: argparse.Namespace, data) -> Sequence[str]:
     return names[: args.limit]
 
 
-def loaded(args: argparse.Namespace, data) -> list[Item]:
+def loaded(args: argparse.Namespace, data: ImageSet) -> list[Item]:
     """The images that the arguments ask for, at the scale that they ask for."""
     scale = getattr(args, "scale", None) or 1.0
     if not 0 < scale <= 1:
@@ -280,14 +331,15 @@ def loaded(args: argparse.Namespace, data) -> list[Item]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """`python -m jbid.bench levin` and `lai`."""
+    """`python -m jbid.bench levin`, `lai` and `synthetic`."""
     how = scoring(args)
-    items = loaded(args, SETS[args.command])
+    data = chosen_set(args)
+    items = loaded(args, data)
     header: dict[str, Any] = {"benchmark": args.command, "protocol": how.protocols[0].told(), "scale": args.scale}
     header |= {"other protocols": [p.told() for p in how.protocols[1:]], **versions_and_device()}
     if args.score:
         # of large images the other figures take minutes
-        return _score_folder(args, items, header, how._replace(full=args.full or args.command == "levin"))
+        return _score_folder(args, data, items, header, how._replace(full=args.full or args.command == "levin"))
 
     published = args.kernel_size == "published"
     if published:
@@ -301,7 +353,7 @@ def main(args: argparse.Namespace) -> int:
         label = f"jbid {settings.method}, {settings.preset}, seed {settings.seed}" + (
             f" to {settings.seed + settings.seeds - 1}" if settings.seeds > 1 else ""
         )
-        tell(args.command, label, rows, header, how, out, lambda: strips_of(cases, rows, out.parent / out.stem))
+        tell(args.command, data, label, rows, header, how, out, lambda: strips_of(cases, rows, out.parent / out.stem))
     return finished(complete, out)
 
 
@@ -342,11 +394,8 @@ def finished(complete: bool, out: Path) -> int:
     return 0
 
 
-Scored = Callable[[Item, np.ndarray, np.ndarray | None], dict[str, Any]]
-
-
 def run_cases(
-    cases: Sequence[Case], out: Path, args: argparse.Namespace, how: Scoring
+    cases: Sequence[Case], out: Path, args: argparse.Namespace, how: Scores
 ) -> tuple[list[dict[str, Any]], bool]:
     """A row for each case, in order, written to a folder beside `out` as it comes; and whether they are all there.
 
@@ -401,7 +450,7 @@ def run_cases(
     return found, len(found) == len(cases)
 
 
-def _scored(item: Item, folder: Path, how: Scoring) -> dict[str, Any]:
+def _scored(item: Item, folder: Path, how: Scores) -> dict[str, Any]:
     """The scores of what was written: 8 bits, and the kernel scaled by its maximum."""
     image = im.read(result_file(folder, item.name))
     kernel = folder / f"{item.name}_k.png"
@@ -409,11 +458,11 @@ def _scored(item: Item, folder: Path, how: Scoring) -> dict[str, Any]:
         got, wanted = ("{1}x{0}".format(*x.shape) for x in (image, item.blurred))
         raise ValueError(f"{result_file(folder, item.name)}: got {got} pixels, expected {wanted}")
     known = im.read_kernel(kernel) if kernel.is_file() else None
-    return {**score(item, image, known, how), "scoring": how.told()}
+    return {**how.row(item, image, known), "scoring": how.told()}
 
 
 def _solved(
-    cases: Sequence[Case], folder: Path, args: argparse.Namespace, how: Scoring, asked: list
+    cases: Sequence[Case], folder: Path, args: argparse.Namespace, how: Scores, asked: list
 ) -> Iterator[dict[str, Any]]:
     """The row of each case, its result written; those of one kernel size share a launch. Nothing where stopped."""
     settings = cases[0].settings
@@ -443,11 +492,9 @@ def _solved(
             im.write(folder / f"{item.name}_x.png", answer.image)
             im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
             row = {"name": item.name, **_scored(item, folder, how), **_sizes(item, answer, task)}
-            if args.each_seed:
+            if args.each_seed and isinstance(how, Scoring):
                 row["psnr_of"] = _each(item, task, answer, how.protocols[0])
-            if answer.network_image is not None and answer.network_image.shape[:2] == item.sharp.shape[:2]:
-                aligned = how.protocols[0].score(np.round(answer.network_image * 255) / 255, item.sharp)
-                row |= {"psnr_network": aligned.psnr, "ssim_network": aligned.ssim}
+            row |= how.network(item, answer.network_image)
             row |= {"seconds": answer.seconds, "chosen": answer.chosen, "stopped": [int(n) for n in answer.stopped]}
             row |= {"room": list(task.room), "identity": cases[i].identity}
             row["candidates"] = [candidate.told() for candidate in answer.candidates]
@@ -473,6 +520,7 @@ def _sizes(item: Item, answer: Deblurred, task: Task) -> dict[str, Any]:
 
 def _each(item: Item, task: Task, answer: Deblurred, by: Protocol) -> dict[str, float]:
     """PSNR of `finish` with the kernel of each candidate, to see what the choice without truth costs."""
+    assert item.sharp is not None
     scores = {}
     picture = task.picture if by.colour else im.luma(task.picture)
     for candidate, kernel in zip(answer.candidates, answer.kernels):
@@ -481,12 +529,14 @@ def _each(item: Item, task: Task, answer: Deblurred, by: Protocol) -> dict[str, 
     return scores
 
 
-def _score_folder(args: argparse.Namespace, items: list[Item], header: dict[str, Any], how: Scoring) -> int:
+def _score_folder(
+    args: argparse.Namespace, data: ImageSet, items: list[Item], header: dict[str, Any], how: Scoring
+) -> int:
     missing = [item.name for item in items if not result_file(args.score, item.name).is_file()]
     if missing:
         raise ValueError(f"{args.score}: {len(missing)} results are missing, the first is {missing[0]}_x.png")
     rows = [{"name": item.name, **_scored(item, args.score, how)} for item in tqdm(items, desc="scoring", unit="image")]
     header["scored"] = args.score.name
     cases = [Case(item, Settings()) for item in items]
-    tell(args.command, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))
+    tell(args.command, data, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))
     return 0

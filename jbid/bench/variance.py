@@ -35,6 +35,7 @@ from jbid.cli import (
     write_json,
 )
 from jbid.data.levin import Item
+from jbid.data.synthetic import MIXED, centre
 from jbid.deblur import Start, Task, optimised, prepare
 from jbid.metrics import kernel_similarity
 from jbid.score import NO_TERMS, Terms, similarities
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 FAILED = 3.0  # error ratio from which on a restoration counts as failed, Levin et al. 2009
 SAMPLES = 300  # random sets of seeds that a regret is the mean of
-SIMULATED = {"camera": 0.8, "trajectory": 0.1, "gaussian_process": 0.1}
 
 
 class Cell(NamedTuple):
@@ -77,14 +77,14 @@ def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
     if cell.start == "random":
         return ()
     if cell.start == "average":
-        mean = np.asarray(motion.mixture(jax.random.key(0), side, 1000, SIMULATED)).mean(0)
+        mean = np.asarray(motion.mixture(jax.random.key(0), side, 1000, MIXED)).mean(0)
         return (Start("average", mean.astype(np.float32)),)
     found = {start.name: start for start in task.starts}
     if cell.start != "perturbed":
         return (found[cell.start],)
     settings = cell.settings
     own = [
-        motion.mixture(jax.random.fold_in(jax.random.key(settings.seed + s), 1), side, 1, SIMULATED)[0]
+        motion.mixture(jax.random.fold_in(jax.random.key(settings.seed + s), 1), side, 1, MIXED)[0]
         for s in range(settings.seeds)
     ]
     known = found["encoder"].kernel
@@ -99,6 +99,7 @@ def run_cell(
 ) -> tuple[dict[str, Any], NDArray[np.float32]] | None:
     """The cell's row, with an entry for each seed, and the seeds' kernels; None where it was stopped."""
     item, settings = cell.item, cell.settings
+    assert item.sharp is not None and item.kernel is not None
     needed = {"random": "edges", "average": "edges", "perturbed": "encoder"}.get(cell.start, cell.start)
     task = prepare(item.blurred, settings._replace(start=needed))
     task = task._replace(starts=starting_kernels(cell, task))
@@ -232,11 +233,11 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
     args.limit = args.limit or (None if args.only else 1)
     items = loaded(args, SETS[args.set_name])
     if args.crop is not None:
-        least = min(min(item.sharp.shape[:2]) for item in items)
+        least = min(min(item.blurred.shape[:2]) for item in items)
         if not 64 <= args.crop <= least:
             raise ValueError(f"got --crop {args.crop}, expected 64 to {least} pixels, the shorter side")
         items = [
-            item._replace(blurred=_centre(item.blurred, args.crop), sharp=_centre(item.sharp, args.crop))
+            item._replace(blurred=centre(item.blurred, args.crop), sharp=centre(np.asarray(item.sharp), args.crop))
             for item in items
         ]
     cells = []
@@ -250,11 +251,6 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
             settings = settings._replace(options={**settings.options, "kernel_hold": 0})
         cells += [Cell(item, start, settings, args.perturb) for item in items]
     return cells
-
-
-def _centre(picture: NDArray, side: int) -> NDArray:
-    top, left = ((n - side) // 2 for n in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
 
 
 def main(args: argparse.Namespace) -> int:

@@ -21,13 +21,13 @@ _AS_CONVOLVED = (4, 8)
 
 
 class Item(NamedTuple):
-    """One image of the set; the kernel is that of y = k * x, a true convolution."""
+    """One image of a set; the kernel is that of y = k * x, a true convolution. Of real photos there is no truth."""
 
     name: str
-    blurred: NDArray[np.float32]  # 255 255 1
-    sharp: NDArray[np.float32]  # 255 255 1
-    kernel: NDArray[np.float32]
-    kernel_size: int  # KERNEL_SIZES'
+    blurred: NDArray[np.float32]  # h w c
+    sharp: NDArray[np.float32] | None  # h w c
+    kernel: NDArray[np.float32] | None
+    kernel_size: int  # as published runs were given it
 
 
 def groups(name: str) -> dict[str, str]:
@@ -41,6 +41,7 @@ def resized(item: Item, scale: float) -> Item:
 
     A picture and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
     """
+    assert item.sharp is not None and item.kernel is not None
     h, w = (max(1, round(n * scale)) for n in item.blurred.shape[:2])
     blurred, sharp = (
         resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
