@@ -100,6 +100,8 @@ def join_processes(given: str | None) -> None:
         return
     import jax
 
+    # else SIGTERM would be taken for a notice and not end the process
+    jax.config.update("jax_enable_preemption_service", False)
     if not given:
         jax.distributed.initialize()
         return

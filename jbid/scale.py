@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import re
 from collections.abc import Callable
@@ -81,8 +82,9 @@ def run_in_parts(
     keys (n,), blurred (n, h, w, c) and start (n, kh, kw) are of n units, an image and a seed each, which know nothing
     of each other: every unit ends as it would alone, up to the rounding of larger batches. A part is as many units as
     need, by the compiler's count for a step, no more than `memory` bytes on each device (default: `SHARE` of what is
-    free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins anew, and `on_fewer(before, now)` is
-    told. With `checkpoint` each part is saved by itself, those that are done for good.
+    free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins
+    anew, and `on_fewer(before, now)` is told. With `checkpoint` each part is saved by itself, those that are done for
+    good.
 
     Raises ValueError where a single unit does not fit.
     """
@@ -109,7 +111,7 @@ def run_in_parts(
         most = max(1, min(each - 1, int(each * budget / needed)))
 
     done: list[Result] = []
-    first, wanted = 0, steps
+    first, wanted, asked = 0, steps, False
     while first < units:
         size = even_part(units - first, most, len(devices))
         last = min(first + size, units)
@@ -117,8 +119,10 @@ def run_in_parts(
         at = np.minimum(np.arange(first, first + size), units - 1)
 
         def told(now, first=first, last=last):
+            nonlocal asked
             share = (first * steps + (last - first) * now.step) / units
-            return on_chunk(Progress(int(share), steps, now.loss[: last - first])) if on_chunk else False
+            asked = bool(on_chunk and on_chunk(Progress(int(share), steps, now.loss[: last - first])))
+            return asked
 
         part = checkpoint.part(f"{first}-{first + size}") if checkpoint and wanted else None
         part_keys, part_blurred, part_start = taken(at)
@@ -135,13 +139,17 @@ def run_in_parts(
             most = max(1, size // len(devices) // 2)
             if on_fewer:
                 on_fewer(size, most * len(devices))
+            # programs for the larger part, and arrays that the error's traceback holds, are in the way now
+            del error
+            jax.clear_caches()
+            gc.collect()
             continue
         finally:
             if part:
                 part.close()
-        done.append(_without_copies(answer, last - first))
+        done.append(_without_copies(answer._replace(complete=answer.complete and wanted == steps), last - first))
         # after a stop, what was never begun is told as it starts
-        wanted = wanted if answer.complete else 0
+        wanted = 0 if asked else wanted
         first = last
     return _joined(done)
 

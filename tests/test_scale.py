@@ -1,0 +1,240 @@
+"""Parts, devices and processes change how work is done, not what comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jbid import scale
+from jbid.checkpoint import Checkpoint
+from jbid.deblur import PADDED, rooms
+from jbid.losses import mse
+from jbid.methods.selfdeblur import selfdeblur
+from jbid.prior import deep_prior, free_kernel
+from jbid.run import run
+from jbid.scale import even_part, parse_memory, run_in_parts, step_memory
+from jbid.settings import resolve
+from jbid.transforms import over_images
+from jbid.types import Estimate, Generator
+
+ROOT = Path(__file__).parent.parent
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def method():
+    return over_images(selfdeblur(7, channels=4, skip_channels=2, scales=1, steps=STEPS))
+
+
+@pytest.fixture(scope="module")
+def given():
+    y = np.random.default_rng(0).random((5, 24, 20, 1), np.float32)
+    return jax.vmap(jax.random.key)(jnp.arange(5)), y
+
+
+@pytest.fixture(scope="module")
+def whole(method, given):
+    return run(method, given[0], jnp.asarray(given[1]), STEPS)
+
+
+def same(answer, whole, tolerance=1e-5):
+    assert answer.complete and answer.losses.shape == whole.losses.shape
+    np.testing.assert_allclose(answer.losses, whole.losses, rtol=1e-4)
+    np.testing.assert_allclose(answer.restored.image, whole.restored.image, atol=5e-3)
+    np.testing.assert_allclose(answer.restored.kernel, whole.restored.kernel, atol=1e-4)
+
+
+def test_parts_of_any_size_end_as_the_whole(method, given, whole):
+    each = step_memory(method, given[0][:1], jnp.asarray(given[1][:1]))
+    assert each > 24 * 20 * 4
+    for memory in (1, int(2.5 * each), 100 * each):
+        same(run_in_parts(method, *given, STEPS, memory=memory), whole)
+
+
+def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch):
+    """And what was asked to be told of it is; a single unit that does not fit is an error with advice."""
+    least = 2
+
+    def limited(spread, keys, *args, **options):
+        if len(keys) > least:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return run(spread, keys, *args, **options)
+
+    monkeypatch.setattr(scale, "run", limited)
+    told = []
+    same(run_in_parts(method, *given, STEPS, on_fewer=lambda *pair: told.append(pair)), whole)
+    assert told == [(5, 2)]
+    least = 0
+    with pytest.raises(ValueError, match="single image and seed"):
+        run_in_parts(method, *given, STEPS)
+
+
+def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
+    def broken(*args, **options):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(scale, "run", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run_in_parts(method, *given, STEPS)
+
+
+def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_path):
+    """Those that were done are not done again, and the one that was begun goes on."""
+    steps = 12  # two chunks for each part
+    undisturbed = run_in_parts(method, *given, steps, memory=1)
+    asked = []
+
+    def stop(now):
+        asked.append(now.step)
+        return len(asked) == 3
+
+    first = run_in_parts(method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=stop)
+    # all units have an answer, the unfinished ones an early one
+    assert not first.complete and first.restored.image.shape == undisturbed.restored.image.shape
+    seen = []
+    again = run_in_parts(
+        method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=lambda now: seen.append(now.step)
+    )
+    # the rest of the second part and three more
+    assert again.complete and len(seen) == 7
+    for name in ("losses", "stopped"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(undisturbed, name))
+    np.testing.assert_array_equal(again.restored.image, undisturbed.restored.image)
+
+
+def test_parts_are_even_and_hold_all():
+    for units in (1, 5, 8, 13, 64):
+        for most in (1, 3, 8, 100):
+            for devices in (1, 2, 8):
+                size = even_part(units, most, devices)
+                assert size % devices == 0 and size // devices <= most
+                parts = -(-units // size)
+                # no more parts than needed, and copies only to fill up the last round
+                assert parts == -(-units // (most * devices)) and parts * size - units < parts * devices
+
+
+def test_sizes_of_memory_are_read():
+    assert parse_memory("6GiB") == 6 * 2**30 and parse_memory("1.5 m") == 3 * 2**19 and parse_memory("512") == 512
+    for text in ("", "much", "-1G", "0", "3 GX"):
+        with pytest.raises(ValueError, match="such as 6GiB"):
+            parse_memory(text)
+
+
+def test_unknown_pixels_ask_for_nothing():
+    """A latent pixel that only unknown ones see has no gradient, and the known ones have what they had without."""
+    kernel = free_kernel((3, 3))
+    image = Generator(lambda key, y: (jnp.full((10, 12, 1), 0.3), {}), lambda params, code, key: params)
+    method = deep_prior(image, kernel, loss=mse(), tx=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
+    y = np.random.default_rng(1).random((8, 10, 1), np.float32)
+    y[:, 6:] = np.nan
+    state = method.init(jax.random.key(0), jnp.asarray(y))
+    moved, info = method.step(state, jnp.asarray(y), jnp.asarray(0))
+    change = np.asarray(moved.params.image - state.params.image)[..., 0]
+    assert np.isfinite(info.loss) and (change[:, 8:] == 0).all() and (change[:, :8] != 0).all()
+    narrow = Generator(lambda key, y: (jnp.full((10, 8, 1), 0.3), {}), lambda params, code, key: params)
+    alone = deep_prior(narrow, kernel, loss=mse(), tx=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
+    state = alone.init(jax.random.key(0), jnp.asarray(y[:, :6]))
+    expected = np.asarray(alone.step(state, jnp.asarray(y[:, :6]), jnp.asarray(0))[0].params.image - 0.3)[..., 0]
+    # the mean is over ten columns in place of six
+    np.testing.assert_allclose(change[:, :8] * 10 / 6, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_pictures_of_many_sizes_share_few_rooms():
+    lai = [(680, 1024), (683, 1024), (648, 1012), (764, 1024), (701, 1024), (684, 1024), (605, 1024), (768, 1024)]
+    lai += [(1024, 752), (1024, 768), (937, 1024), (663, 1008), (682, 1024), (368, 560), (809, 941), (678, 1024)]
+    lai += [(518, 630), (380, 536), (442, 612), (520, 558), (351, 502)]
+    paper = resolve([("test", {"preset": "paper"})])
+    found = rooms(lai, paper)
+    assert len(set(found.values())) <= 8
+    for shape, room in found.items():
+        assert room[0] >= shape[0] and room[1] >= shape[1] and shape[0] * shape[1] >= 0.85 * room[0] * room[1]
+    assert rooms(lai[:1], paper) == {lai[0]: lai[0]}
+    # a patch is what the network sees
+    assert set(rooms(lai, resolve([("test", {"patch": 256})])).values()) == {(256, 256)}
+    # robust looks for its window among the picture's pixels
+    assert "robust" not in PADDED
+    own = rooms(lai, resolve([("test", {"method": "robust", "patch": 0})]))
+    assert all(shape == room for shape, room in own.items())
+
+
+DEVICES = """
+import sys, numpy as np, jax, jax.numpy as jnp
+from jbid.methods.selfdeblur import selfdeblur
+from jbid.run import run
+from jbid.scale import run_in_parts
+from jbid.transforms import over_images
+method = over_images(selfdeblur(7, channels=4, skip_channels=2, scales=1, steps=4))
+keys = jax.vmap(jax.random.key)(jnp.arange(5))
+y = np.random.default_rng(0).random((5, 24, 20, 1), np.float32)
+spread = run_in_parts(method, keys, y, 4)
+np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=spread.restored.image)
+"""
+
+
+def test_several_devices_end_as_one(whole, tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    subprocess.run(
+        [sys.executable, "-c", DEVICES, tmp_path / "out.npz"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        cwd=ROOT,
+        check=True,
+    )
+    found = np.load(tmp_path / "out.npz")
+    assert found["devices"] == 4
+    np.testing.assert_allclose(found["losses"], whole.losses, rtol=1e-4)
+    np.testing.assert_allclose(found["image"], whole.restored.image, atol=5e-3)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder, tmp_path):
+    out = tmp_path / "both.json"
+    tiny = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2", "--start=random"]
+    command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_folder), "--kernel-size=11", *tiny]
+    command += ["--limit=2", "--no-full", "--out", str(out)]
+
+    def both(port, *more):
+        return [
+            subprocess.Popen(
+                [*command, f"--distributed=localhost:{port},2,{i}", *more], cwd=ROOT, stderr=subprocess.PIPE
+            )
+            for i in range(2)
+        ]
+
+    first = both(free_port())
+    rows = tmp_path / "both"
+    # one process is lost as soon as any image is done, and the other one with it
+    begun = time.monotonic()
+    while not list(rows.glob("im*.json")) and time.monotonic() - begun < 240:
+        time.sleep(0.02)
+    for process in first:
+        process.kill()
+        process.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in rows.glob("*.json")}
+    assert kept
+    again = both(free_port(), "--resume")
+    errors = [process.communicate(timeout=300)[1] for process in again]
+    assert [process.returncode for process in again] == [0, 0], errors
+    content = json.loads(out.read_text())
+    assert [row["name"] for row in content["images"]] == [f"im1_kernel{k}_img" for k in (1, 2)]
+    assert content["processes"] == 2
+    assert all((rows / name).stat().st_mtime_ns == before for name, before in kept.items())
+    alone = tmp_path / "alone.json"
+    subprocess.run([*command[:-1], str(alone)], cwd=ROOT, check=True, capture_output=True)
+    scores = [[row["psnr"] for row in json.loads(path.read_text())["images"]] for path in (out, alone)]
+    np.testing.assert_allclose(*scores, atol=0.01)
