@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,41 @@ def _as_bits(state: Any) -> Any:
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
+@functools.cache
+def _orbax() -> tuple[Any, type, type, type]:
+    """Orbax, a handler of its for lists of arrays, and the arguments to save and restore with.
+
+    Orbax's own handlers write NumPy arrays from the first process alone; here each process has states of its own.
+    """
+    import orbax.checkpoint as ocp
+
+    class Arrays(ocp.CheckpointHandler):
+        def save(self, directory, args):
+            # as bytes, because NumPy's format does not know all types that JAX has
+            np.savez(Path(directory) / "arrays.npz", *(np.frombuffer(x.tobytes(), np.uint8) for x in args.arrays))
+
+        def restore(self, directory, args):
+            with np.load(Path(directory) / "arrays.npz") as file:
+                return [file[f"arr_{i}"] for i in range(len(file.files))]
+
+    @ocp.args.register_with_handler(Arrays, for_save=True)
+    @dataclasses.dataclass
+    class Save(ocp.args.CheckpointArgs):
+        arrays: list[np.ndarray]
+
+    @ocp.args.register_with_handler(Arrays, for_restore=True)
+    @dataclasses.dataclass
+    class Restore(ocp.args.CheckpointArgs):
+        pass
+
+    return ocp, Arrays, Save, Restore
+
+
 class Checkpoint:
     """The last state of one run in a directory, saved at most every `seconds`, and with `final` at its end.
 
     Orbax writes under a temporary name and renames, so a process killed at any moment leaves the state before intact.
+    Of several processes each has its own directories and waits for no other.
     """
 
     def __init__(self, directory: str | Path, *, seconds: float = 30.0, final: bool = False):
@@ -37,10 +70,16 @@ class Checkpoint:
     def _manager(self) -> Any:
         # opened at first use, as a run in parts needs none of its own
         if self._opened is None:
-            import orbax.checkpoint as ocp
-
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-            self._opened = ocp.CheckpointManager(self._directory, options=options)
+            ocp, handler, _, _ = _orbax()
+            self._directory.mkdir(parents=True, exist_ok=True)
+            index = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process {index}"
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=1, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
+            )
+            self._opened = ocp.CheckpointManager(self._directory, item_handlers=handler(), options=options)
         return self._opened
 
     def part(self, name: str) -> Checkpoint:
@@ -53,33 +92,32 @@ class Checkpoint:
 
     def save(self, state: Any, losses: np.ndarray, stopped: np.ndarray) -> None:
         """Replace what is held by `state` after `len(losses)` steps, and by what was told on the way."""
-        import orbax.checkpoint as ocp
-
-        tree = {"state": jax.device_get(_as_bits(state)), "losses": losses, "stopped": stopped}
-        self._manager.save(len(losses), args=ocp.args.StandardSave(tree), force=True)
+        arrays = [np.asarray(x) for x in jax.device_get(jax.tree.leaves(_as_bits(state)))]
+        self._manager.save(len(losses), args=_orbax()[2]([*arrays, losses, stopped]), force=True)
         self._last = time.monotonic()
 
     def load(self, like: Any, batch: tuple[int, ...]) -> tuple[Any, np.ndarray, np.ndarray] | None:
         """The state, losses and stops held, or None.
 
-        `like` has the shapes and dtypes of the state to expect, `batch` is the shape of images and seeds.
+        `like` has the shapes and dtypes of the state to expect, `batch` is the shape of images and seeds. Raises
+        ValueError where what is held is of another run.
         """
-        import orbax.checkpoint as ocp
-
         step = self._manager.latest_step()
         if step is None:
             return None
-        losses = jax.ShapeDtypeStruct((step, *batch), np.float32)
-        stopped = jax.ShapeDtypeStruct(batch, np.int32)
-        target = {"state": jax.eval_shape(_as_bits, like), "losses": losses, "stopped": stopped}
-        tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        bits, structure = jax.tree.flatten(jax.eval_shape(_as_bits, like))
+        kinds = [*bits, jax.ShapeDtypeStruct((step, *batch), np.float32), jax.ShapeDtypeStruct(batch, np.int32)]
+        raw = self._manager.restore(step, args=_orbax()[3]())
+        if [len(x) for x in raw] != [kind.size * kind.dtype.itemsize for kind in kinds]:
+            raise ValueError(f"{self._directory}: the checkpoint there is of another run; remove it or drop --resume")
+        *arrays, losses, stopped = (np.frombuffer(x, kind.dtype).reshape(kind.shape) for x, kind in zip(raw, kinds))
         # own buffers on the default device, as a fresh state has them
         state = jax.tree.map(
-            lambda x, kind: jax.random.wrap_key_data(jnp.asarray(x)) if _is_key(kind) else jnp.asarray(x),
-            tree["state"],
+            lambda x, kind: jax.random.wrap_key_data(jnp.array(x)) if _is_key(kind) else jnp.array(x),
+            jax.tree.unflatten(structure, arrays),
             like,
         )
-        return state, np.asarray(tree["losses"]), np.asarray(tree["stopped"])
+        return state, losses.copy(), stopped.copy()
 
     def close(self) -> None:
         """Wait for what is being written and let go of the directory."""

@@ -256,10 +256,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def wait_for_others(what: str) -> None:
-    """Return when all processes of the run have come as far."""
-    from jax.experimental.multihost_utils import sync_global_devices
+    """Return when all processes of the run have come as far, however long that takes."""
+    import jax
+    from orbax.checkpoint.multihost import sync_global_processes
 
-    sync_global_devices(what)
+    # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
+    sync_global_processes(what, timeout=30 * 86400, processes=set(range(jax.process_count())))
 
 
 def started(args: argparse.Namespace) -> int:
