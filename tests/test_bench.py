@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
 import json
+import sys
 
 import numpy as np
 import pytest
 
+from jbid import images as im
 from jbid.bench.cli import main
 from jbid.bench.conditions import level_size
 from jbid.data import levin
@@ -168,3 +171,216 @@ def test_a_report_needs_a_name_of_its_own(tmp_path, capsys):
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert ".json" in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def lai_folder(levin_folder):
+    folder = levin_folder.parent / "lai"
+    if not folder.is_dir():
+        pytest.skip("needs Lai's images beside Levin's in JBID_DATA")
+    return folder
+
+
+def test_protocols_are_those_of_the_command_line():
+    from jbid.bench import cli
+    from jbid.bench.protocols import PROTOCOLS
+
+    assert tuple(PROTOCOLS) == cli.PROTOCOLS
+    # Matlab's range makes errors smaller by 219 / 255
+    rng = np.random.default_rng(0)
+    sharp = rng.random((64, 64, 3), np.float32)
+    image = np.clip(sharp + 0.05 * rng.standard_normal(sharp.shape).astype(np.float32), 0, 1)
+    score = {name: p.score(image, sharp) for name, p in PROTOCOLS.items()}
+    gain = score["sd_matlab"].psnr - score["sd_fullrange"].psnr
+    assert gain == pytest.approx(20 * np.log10(255 / 219), abs=1e-4)
+    assert score["rgb_raw"].psnr == pytest.approx(10 * np.log10(1 / np.mean((image - sharp) ** 2)), abs=1e-4)
+    # a picture moved by two pixels is as good as before, but where nothing is moved back
+    moved = np.roll(image, (2, -1), (0, 1))
+    for name in ("sd_matlab", "sd_fullrange", "rgb_aligned"):
+        again = PROTOCOLS[name].score(moved, sharp)
+        assert again.shift == (2, -1) and again.psnr == pytest.approx(score[name].psnr, abs=1e-6)
+    assert PROTOCOLS["rgb_raw"].score(moved, sharp).psnr < 15
+    # a gray result of a picture in colour has the range of the truth
+    gray = PROTOCOLS["sd_matlab"].score(im.luma(sharp), sharp)
+    assert gray.psnr > 60
+
+
+def test_blurred_lai_images_score_as_by_the_authors_script(lai_folder, tmp_path):
+    rows = golden_rows("lai_blurry_scored.csv")
+    out = tmp_path / "blurred.json"
+    args = [
+        "lai",
+        "--data",
+        str(lai_folder),
+        "--score",
+        str(lai_folder / "uniform"),
+        "--protocol",
+        "sd_matlab",
+        "rgb_raw",
+    ]
+    assert main([*args, "--only", *(row["name"] for row in rows), "--out", str(out)]) == 0
+    content = json.loads(out.read_text())
+    for row, known in zip(content["images"], rows):
+        assert row["name"] == known["name"] and row["psnr_rgb_raw"] < row["psnr"]
+        assert row["psnr"] == pytest.approx(float(known["psnr"]), abs=2e-3)
+        assert row["ssim"] == pytest.approx(float(known["ssim"]), abs=2e-4)
+    assert content["groups"]["category"]["text"]["images"] == 4
+    text, page = (out.with_suffix(end).read_text() for end in (".md", ".html"))
+    # beside them what was published, by its own protocol
+    assert "26.71 / 0.9140" in text and "not stated" in text and "GKPILE" in page
+    # all in one file
+    assert page.count("data:image/jpeg;base64,") == 20 and "http" not in page.replace("http-equiv", "")
+
+
+def test_subsets_and_scales(lai_folder, tmp_path, capsys):
+    from jbid.bench.cli import parser
+    from jbid.bench.table import chosen_names, loaded
+    from jbid.data import lai
+
+    def args(*flags):
+        return parser().parse_args(["lai", "--data", str(lai_folder), *flags])
+
+    assert len(chosen_names(args("--subset", "text"), lai)) == 20
+    assert chosen_names(args("--subset", "kernel_03", "text", "people"), lai)[0] == "people_01_kernel_03"
+    assert len(chosen_names(args("--subset", "kernel_03", "text", "people"), lai)) == 10
+    item = loaded(args("--only", "text_05_kernel_01", "--scale", "0.25"), lai)[0]
+    assert item.blurred.shape == item.sharp.shape == (88, 126, 3)
+    assert item.kernel.shape == (9, 9) and item.kernel.sum() == pytest.approx(1, abs=1e-5)
+    for flags, word in ((("--subset", "cats"), "people"), (("--scale", "2"), "at most 1")):
+        assert main(["lai", "--data", str(lai_folder), *flags]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_results_are_scored_anew_without_being_made_anew(levin_folder, tmp_path):
+    out = tmp_path / "run.json"
+    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--out", str(out), *TINY]
+    assert main([*args, "--no-full"]) == 0
+    first = json.loads(out.read_text())["images"][0]
+    before = (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns
+    assert main([*args, "--no-full", "--protocol", "rgb_raw", "--resume"]) == 0
+    second = json.loads(out.read_text())["images"][0]
+    assert (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns == before
+    assert second["psnr"] < first["psnr"] and second["seconds"] == first["seconds"]
+
+
+def test_synthetic_pictures_depend_on_the_seed_alone(tmp_path, capsys):
+    from skimage import data
+
+    from jbid.data.synthetic import Synthetic
+
+    for name in ("one", "two"):
+        im.write(tmp_path / f"{name}.png", data.astronaut()[100:300, 100:320].astype(np.float32) / 255)
+    few = Synthetic(tmp_path, (13,), crop=96, noise="gaussian:0.01")
+    many = Synthetic(tmp_path, (13, 21), kernels=2, crop=96, noise="gaussian:0.01")
+    names = few.NAMES
+    assert len(names) == 2 and len(many.NAMES) == 8 and set(names) < set(many.NAMES)
+    one, same = few.load(None, names)[0], many.load(None, names)[0]
+    assert one.blurred.shape == one.sharp.shape == (96, 96, 3) and one.kernel.shape == (13, 13)
+    np.testing.assert_array_equal(one.blurred, same.blurred)
+    assert not np.array_equal(one.kernel, few.load(None, names)[1].kernel)
+    assert not np.array_equal(one.kernel, few._replace(seed=1).load(None, names)[0].kernel)
+    from jbid.blur import blur
+
+    # the noise is there, and nothing else
+    full = np.asarray(blur(np.pad(one.sharp, ((6, 6), (6, 6), (0, 0)), mode="reflect"), one.kernel))
+    inner = (slice(20, 76),) * 2
+    assert 0.005 < np.std((full - one.blurred)[inner]) < 0.02
+    assert main(["synthetic", "--data", str(tmp_path), "--sizes", "4"]) == 2
+    assert "odd sizes" in capsys.readouterr().err
+    assert main(["synthetic", "--data", str(tmp_path / "none")]) == 2
+    assert "no pictures" in capsys.readouterr().err
+
+
+def test_photos_without_a_truth_make_a_page(tmp_path, capsys):
+    from skimage import data
+
+    im.write(tmp_path / "photo.png", data.camera()[100:196, 200:310, None].astype(np.float32) / 255)
+    (tmp_path / "notes.txt").write_text("no picture")
+    out = tmp_path / "real.json"
+    assert main(["real", "--data", str(tmp_path), "--out", str(out), *TINY[:-1], "--kernel-size=9"]) == 0
+    row = json.loads(out.read_text())["images"][0]
+    assert 0 < row["blur_effect"] < 1 and row["noise_blurred"] >= 0 and "psnr" not in row
+    assert "photo" in out.with_suffix(".html").read_text()
+
+
+def test_seeds_of_several_starts(levin_folder, tmp_path, capsys):
+    out = tmp_path / "variance.json"
+    args = ["variance", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--crop=72", "--seeds=3"]
+    args += ["--starts", "random", "perturbed", "--kernel-size=11", "--out", str(out), *TINY[:4]]
+    assert main(args) == 0
+    content = json.loads(out.read_text())
+    assert [one["start"] for one in content["summary"]] == ["random", "perturbed"]
+    seeds = content["launches"][1]["seeds"]
+    # each has a start of its own
+    assert len({seed["psnr"] for seed in seeds}) == 3
+    with open(out.with_suffix(".csv"), newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 6 and float(lines[4]["psnr"]) == seeds[1]["psnr"]
+    best = max(seed["psnr"] for seed in seeds)
+    assert content["summary"][1]["best psnr"] == best and content["summary"][1]["regret of the score, dB"] >= 0
+    kept = (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns
+    assert main([*args, "--resume"]) == 0
+    assert (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns == kept
+    for flags, word in ((["--start=edges"], "--starts"), (["--crop=500"], "64 to 255"), (["--perturb=2"], "0 to 1")):
+        assert main([*args, *flags]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_the_choice_among_seeds_knows_no_truth():
+    """And its regret is none where score and PSNR agree, and the whole spread where they are opposed."""
+    from jbid.bench.variance import regrets
+    from jbid.score import NO_TERMS
+
+    psnr = [30.0, 20.0, 25.0, 28.0]
+
+    def row(sign):
+        seeds = [
+            {"psnr": p, "loss": sign * p, "refused": None, "terms": NO_TERMS._replace(flatness=sign * p)._asdict()}
+            for p in psnr
+        ]
+        return {"seeds": seeds}
+
+    kernels = np.ones((4, 3, 3), np.float32)
+    for rule in ("score", "loss"):
+        assert regrets(row(-1), kernels, rule, 4) == 0 and regrets(row(1), kernels, rule, 4) == 10
+        assert 0 < regrets(row(1), kernels, rule, 2) < 10 and regrets(row(1), kernels, rule, 1) == 0
+    assert regrets(row(-1), kernels, "any", 4) == pytest.approx(30 - np.mean(psnr))
+    # one that has failed is not chosen whatever its score
+    failed = row(1)
+    failed["seeds"][1]["refused"] = "flat image"
+    assert regrets(failed, kernels, "score", 4) == 5
+
+
+def test_files_are_checked_against_their_checksums(levin_folder, tmp_path, capsys):
+    import shutil
+
+    assert main(["check", "levin", "--data", str(levin_folder)]) == 0
+    assert "44 of 44" in capsys.readouterr().out
+    shutil.copytree(levin_folder, tmp_path / "levin")
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755)
+    (tmp_path / "levin" / "gt" / "im1.png").write_bytes(b"broken")
+    (tmp_path / "levin" / "kernels" / "kernel3.png").unlink()
+    assert main(["check", "levin", "--data", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert "42 of 44" in told.out and "im1.png: other content" in told.err and "kernel3.png: missing" in told.err
+    assert main(["check", "--data", str(tmp_path / "none")]) == 2
+    assert "csdwren/SelfDeblur" in capsys.readouterr().err
+
+
+def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, tmp_path):
+    pytest.importorskip("array_record", reason="has no wheel for this system")
+    from jbid.data.builders import tfds_source
+
+    source = tfds_source("levin", levin_folder, tmp_path)
+    assert len(source) == 32 and "tensorflow" not in sys.modules
+    by_name = {example["name"].decode(): example for example in source}
+    for item in levin.load(levin_folder, ["im2_kernel4_img", "im3_kernel5_img"]):
+        example = by_name[item.name]
+        for part in ("blurred", "sharp"):
+            np.testing.assert_allclose(example[part] / np.float32(255), getattr(item, part))
+        kernel = example["kernel"][..., 0].astype(np.float32)
+        kernel = kernel if example["convolved"] else kernel[::-1, ::-1]
+        np.testing.assert_allclose(kernel / kernel.sum(), item.kernel, atol=1e-6)
+    with pytest.raises(ValueError, match="levin, lai"):
+        tfds_source("kohler")

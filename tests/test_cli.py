@@ -170,12 +170,12 @@ def killed_then_resumed(photo, tmp_path, stop) -> tuple[dict, dict]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 300
     # some checkpoint, but not the last
-    while not any(p.name.isdigit() and int(p.name) >= 20 for p in out.glob(".jbid/*/*")):
+    while not any(p.name.isdigit() and int(p.name) >= 20 for p in out.glob(".jbid/*/*/*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     stop(process)
     process.communicate(timeout=60)
-    checkpoints = [int(p.name) for p in out.glob(".jbid/*/*") if p.name.isdigit()]
+    checkpoints = [int(p.name) for p in out.glob(".jbid/*/*/*") if p.name.isdigit()]
     assert checkpoints and max(checkpoints) < steps
     assert main([*args, "--out", str(out), "--resume"]) == 0
     return tuple({p.name: p.read_bytes() for p in d.glob("*.png")} for d in (tmp_path / "whole", out))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import Parser, add_method_arguments, json_file, kernel_size, started
+from jbid.cli import Parser, add_method_arguments, complain, json_file, kernel_size, started
 
 # Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
 BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
@@ -43,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
     _add_real_arguments(command)
     command = commands.add_parser("variance", help="many seeds of each start", description=_variance.__doc__)
     _add_variance_arguments(command)
+    command = commands.add_parser("check", help="are the data there and whole?", description=_check.__doc__)
+    command.add_argument("sets", nargs="*", metavar="SET", help=f"default: {' '.join(SETS)}")
+    command.add_argument("--data", type=Path, metavar="DIR", help="holds the sets' folders (default: $JBID_DATA)")
+    command.set_defaults(run=_check)
     return top
 
 
@@ -187,3 +191,30 @@ def _real(args: argparse.Namespace) -> int:
     from jbid.bench import real
 
     return real.main(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Compare each file of the data sets with the checksum of the one that jbid's figures were made with."""
+    from importlib import import_module
+
+    from tqdm import tqdm
+
+    from jbid.data.builders import FROM, checksums, wrong_files
+
+    if unknown := set(args.sets) - set(SETS):
+        raise ValueError(f"got {unknown.pop()}, expected some of: {', '.join(SETS)}")
+    bad = 0
+    for name in args.sets or SETS:
+        try:
+            root = import_module(f"jbid.data.{name}").root(args.data)
+        except ValueError as error:
+            complain(f"{name}: {error}. It is published with {FROM[name]}")
+            bad += 1
+            continue
+        told = list(tqdm(wrong_files(name, root), name, len(checksums(name)), unit="file", leave=False))
+        wrong = [f"{path}: {what}" for path, what in told if what]
+        print(f"{name}: {len(told) - len(wrong)} of {len(told)} files as they should be")
+        for line in wrong:
+            complain(f"{name}/{line}")
+        bad += len(wrong)
+    return 2 if bad else 0

@@ -225,7 +225,8 @@ def tell(
 
 def facts(header: dict[str, Any]) -> str:
     """How the figures came about, in a line."""
-    return f"protocol {header['protocol']['name']}, maxshift {header['protocol']['maxshift']}; {header['device']}"
+    by = header.get("protocol")
+    return (f"protocol {by['name']}, maxshift {by['maxshift']}; " if by else "") + header["device"]
 
 
 def _plot(rows: Sequence[dict[str, Any]], groups: Callable[[str], dict[str, str]]) -> Figure:

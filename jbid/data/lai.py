@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jbid import images
-from jbid.data.levin import Item, find
+from jbid.data.levin import Item, find, read_item
 
 CATEGORIES = ("manmade", "natural", "people", "saturated", "text")
 NAMES = tuple(f"{c}_{i:02}_kernel_{k:02}" for c in CATEGORIES for i in range(1, 6) for k in range(1, 5))
@@ -23,22 +22,19 @@ def groups(name: str) -> dict[str, str]:
     return {"category": name.split("_")[0], "kernel": name[name.index("kernel") :]}
 
 
+def files(folder: Path, name: str) -> tuple[tuple[Path, Path, Path], bool]:
+    """The files of an image's blurred and sharp version and kernel; and whether the kernel is as it was convolved.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no Lai image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
+    scene, number = name.split("_kernel_")
+    truth = folder / "ground_truth" / f"{scene}.png"
+    return (folder / "uniform" / f"{name}.png", truth, folder / "kernels" / f"kernel_{number}.png"), False
+
+
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
     """The named images in colour, kernels turned to those of a true convolution. Raises ValueError for others."""
     folder = root(data)
-    items = []
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"no Lai image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
-        scene, number = name.split("_kernel_")
-        kernel = images.read_kernel(folder / "kernels" / f"kernel_{number}.png")[::-1, ::-1]
-        items.append(
-            Item(
-                name,
-                images.read(folder / "uniform" / f"{name}.png"),
-                images.read(folder / "ground_truth" / f"{scene}.png"),
-                kernel,
-                max(kernel.shape) | 1,
-            )
-        )
-    return items
+    return [read_item(name, *files(folder, name)) for name in names]

@@ -69,22 +69,26 @@ def root(data: str | Path | None) -> Path:
     return find(data, "levin", ("gt", "kernels", "blurry"), layout)
 
 
+def files(folder: Path, name: str) -> tuple[tuple[Path, Path, Path], bool]:
+    """The files of an image's blurred and sharp version and kernel; and whether the kernel is as it was convolved.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no Levin image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
+    i, k = int(name[2]), int(name[10])
+    paths = folder / "blurry" / f"{name}.png", folder / "gt" / f"im{i}.png", folder / "kernels" / f"kernel{k}.png"
+    return paths, k in _AS_CONVOLVED
+
+
+def read_item(name: str, paths: Sequence[Path], convolved: bool, kernel_size: int | None = None) -> Item:
+    """The item of three files as `files` has them; its size is the kernel file's if there is no other."""
+    blurred, sharp, kernel = images.read(paths[0]), images.read(paths[1]), images.read_kernel(paths[2])
+    kernel = kernel if convolved else kernel[::-1, ::-1]
+    return Item(name, blurred, sharp, kernel, kernel_size or max(kernel.shape) | 1)
+
+
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
     """The named images. Raises ValueError for an unknown name or a missing folder."""
     folder = root(data)
-    items = []
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"no Levin image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
-        i, k = int(name[2]), int(name[10])
-        kernel = images.read_kernel(folder / "kernels" / f"kernel{k}.png")
-        items.append(
-            Item(
-                name,
-                images.read(folder / "blurry" / f"{name}.png"),
-                images.read(folder / "gt" / f"im{i}.png"),
-                kernel if k in _AS_CONVOLVED else kernel[::-1, ::-1],
-                KERNEL_SIZES[k - 1],
-            )
-        )
-    return items
+    return [read_item(name, *files(folder, name), KERNEL_SIZES[int(name[10]) - 1]) for name in names]
