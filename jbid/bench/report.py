@@ -151,15 +151,23 @@ def write_report(
     print("-> " + ", ".join(map(str, names)))
 
 
+# of a run's settings, what a reader looks for first; all of them are in the JSON
+TOLD = ("method", "preset", "start", "kernel_size", "patch", "seeds", "seed", "steps", "colour")
+
+
 def facts_of(header: dict[str, Any]) -> list[tuple[str, str]]:
-    """A report's header in words: protocol, device, settings."""
+    """A report's header in words: protocol, device, the settings that matter most."""
     facts = []
     for name, value in header.items():
         if name == "protocol":
-            value = (
-                f"{value['name']}, maxshift {value['maxshift']}: {value['description']}; iterate: {value['iteration']}"
-            )
+            by = f"{value['name']}, maxshift {value['maxshift']}"
+            value = f"{by}: {value['description']}; iterate: {value['iteration']}"
+        elif name == "settings":
+            several = value if all(isinstance(each, dict) for each in value.values()) else {"": value}
+            lines = [", ".join(f"{key} {each[key]}" for key in TOLD) for each in several.values()]
+            value = "; ".join(dict.fromkeys(lines))
         elif isinstance(value, dict):
-            value = ", ".join(f"{key} {part}" for key, part in value.items() if part not in (None, {}))
-        facts.append((name, str(value)))
+            value = ", ".join(f"{key} {part}" for key, part in value.items())
+        if value not in (None, [], ""):
+            facts.append((name, str(value)))
     return facts

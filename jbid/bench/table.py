@@ -337,7 +337,7 @@ def main(args: argparse.Namespace) -> int:
     data = chosen_set(args)
     items = loaded(args, data)
     header: dict[str, Any] = {"benchmark": args.command, "protocol": how.protocols[0].told(), "scale": args.scale}
-    header |= {"other protocols": [p.told() for p in how.protocols[1:]], **versions_and_device()}
+    header |= {"other protocols": [p.name for p in how.protocols[1:]], **versions_and_device()}
     if args.score:
         # of large images the other figures take minutes
         return _score_folder(args, data, items, header, how._replace(full=args.full or args.command == "levin"))

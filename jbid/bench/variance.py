@@ -427,6 +427,7 @@ def _regret_plot(rows: Sequence[dict[str, Any]], kernels: dict[str, NDArray]) ->
                 label=label,
             )
         axis.set_xscale("log", base=2)
+        axis.set_xticks(counts, [str(n) for n in counts])
         axis.set_xlabel("seeds to choose from")
         axis.set_title(start, fontsize=9)
         axis.grid(alpha=0.3)
