@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 demo: .venv/ready
 	$(BIN)/python -m jbid demo --out demo
 
@@ -13,6 +13,14 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the site, in build/site: runs the notebooks, and fails at a warning
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m mkdocs build
+
+.venv/docs: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # pinned versions, so that what worked once works again
 .venv/ready: pyproject.toml constraints.txt
