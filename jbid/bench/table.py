@@ -187,7 +187,7 @@ def group_tables(
                 cells = [_pair(*row.groups.get(c, (None, None))) for c in columns]
                 rows.append([f"{row.method} ({row.source})", row.protocol, *cells])
         count = ", ".join(f"{c} {parts[c]['images']} of {sizes.get(c, '?')}" for c in columns)
-        note = f"PSNR in dB / SSIM, means of images: {count}. Published rows are of the whole set."
+        note = f"PSNR in dB / SSIM, means of images: {count}. Published rows are of the whole set at full size."
         tables.append(report.Table(f"By {kind}", ["", "protocol", *columns], rows, note, frozenset(range(own))))
     return tables
 
@@ -354,6 +354,7 @@ def main(args: argparse.Namespace) -> int:
         label = f"jbid {settings.method}, {settings.preset}, seed {settings.seed}" + (
             f" to {settings.seed + settings.seeds - 1}" if settings.seeds > 1 else ""
         )
+        label += f", scale {args.scale:g}" if args.scale != 1 else ""
         tell(args.command, data, label, rows, header, how, out, lambda: strips_of(cases, rows, out.parent / out.stem))
     return finished(complete, out)
 
