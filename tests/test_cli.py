@@ -312,7 +312,7 @@ def test_failed_seeds_are_named_and_dropped(photo, tmp_path, capsys, monkeypatch
     from jbid import deblur
 
     true = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
-    real = deblur.run
+    real = deblur.optimised
 
     def planted(*args, **kwargs):
         result = real(*args, **kwargs)
@@ -324,7 +324,7 @@ def test_failed_seeds_are_named_and_dropped(photo, tmp_path, capsys, monkeypatch
         kernels[0, 2] = np.eye(81)[40].reshape(9, 9)
         return result._replace(restored=result.restored._replace(image=images, kernel=kernels))
 
-    monkeypatch.setattr(deblur, "run", planted)
+    monkeypatch.setattr(deblur, "optimised", planted)
     assert main(["deblur", str(photo), "--steps=1", "--seeds=4", "--out", str(tmp_path / "out"), *TINY]) == 0
     report = json.loads((tmp_path / "out" / "photo.json").read_text())
     told = {c["name"]: c["failure"] for c in report["candidates"]}
@@ -337,7 +337,7 @@ def test_failed_seeds_are_named_and_dropped(photo, tmp_path, capsys, monkeypatch
 def test_spread_over_seeds_is_drawn(photo, tmp_path, monkeypatch):
     from jbid import deblur
 
-    real = deblur.run
+    real = deblur.optimised
 
     def kept_apart(*args, **kwargs):
         result = real(*args, **kwargs)
@@ -347,7 +347,7 @@ def test_spread_over_seeds_is_drawn(photo, tmp_path, monkeypatch):
             kernels[0, i] = gaussian_process_kernel(jax.random.key(i), 9)
         return result._replace(restored=result.restored._replace(image=images, kernel=kernels))
 
-    monkeypatch.setattr(deblur, "run", kept_apart)
+    monkeypatch.setattr(deblur, "optimised", kept_apart)
     assert main(["deblur", str(photo), "--steps=1", "--seeds=3", "--out", str(tmp_path / "out"), *TINY]) == 0
     report = json.loads((tmp_path / "out" / "photo.json").read_text())
     spread = im.read(tmp_path / "out" / "photo_spread.png")
