@@ -6,11 +6,14 @@ import json
 import re
 from pathlib import Path
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 
 
+# before the plugin that takes notebooks for pages
+@event_priority(100)
 def on_files(files, config):
     """Notebooks and committed results take part as if they lay in docs/."""
     outside = [*sorted((ROOT / "notebooks").glob("*.ipynb"))]

@@ -102,17 +102,20 @@ def join_processes(given: str | None) -> None:
 
     # else SIGTERM would be taken for a notice and not end the process
     jax.config.update("jax_enable_preemption_service", False)
-    if not given:
-        jax.distributed.initialize()
-        return
-    address, _, numbers = given.partition(",")
+    parts: tuple[Any, ...] = ()
+    if given:
+        address, _, numbers = given.partition(",")
+        try:
+            count, index = (int(part) for part in numbers.split(","))
+        except ValueError:
+            count = index = -1
+        if ":" not in address or not 0 <= index < count:
+            raise ValueError(f"got --distributed {given}, expected HOST:PORT,N,I with I from 0 to N - 1")
+        parts = address, count, index
     try:
-        count, index = (int(part) for part in numbers.split(","))
-    except ValueError:
-        count = index = -1
-    if ":" not in address or not 0 <= index < count:
-        raise ValueError(f"got --distributed {given}, expected HOST:PORT,N,I with I from 0 to N - 1")
-    jax.distributed.initialize(address, count, index)
+        jax.distributed.initialize(*parts)
+    except RuntimeError as error:
+        raise ValueError(f"--distributed {given}: {str(error).splitlines()[0]}") from None
 
 
 def my_share(work: Sequence[Any]) -> Sequence[Any]:
@@ -256,8 +259,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def wait_for_others(what: str) -> None:
-    """Return when all processes of the run have come as far, however long that takes."""
+    """Return when all processes of the run have come as far, however long that takes; at once where there is one."""
     import jax
+
+    if jax.process_count() == 1:
+        return
     from orbax.checkpoint.multihost import sync_global_processes
 
     # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
@@ -562,9 +568,9 @@ def _deblur(args: argparse.Namespace) -> int:
 
     import jax
 
-    batch = args.batch or (1 if jax.default_backend() == "cpu" else 8)
+    batch = args.batch or (1 if jax.default_backend() == "cpu" else 8) * jax.local_device_count()
     by_shape: dict[tuple, list[Path]] = {}
-    for path, shape in sizes.items():
+    for path, shape in my_share(list(sizes.items())):
         by_shape.setdefault(shape, []).append(path)
     groups = [paths[i : i + batch] for paths in by_shape.values() for i in range(0, len(paths), batch)]
 
@@ -590,7 +596,7 @@ def _deblur(args: argparse.Namespace) -> int:
         print(f"{path.stem}: {size}, {told['steps_done']} steps, {answer.seconds:.0f} s, {answer.chosen} -> {sharp}")
 
     with interruptible() as asked:
-        for group in my_share(groups):
+        for group in groups:
             ready = {}
             for path in group:
                 try:
@@ -642,7 +648,10 @@ def _deblur(args: argparse.Namespace) -> int:
                 shutil.rmtree(folder, ignore_errors=True)
                 if asked:
                     return INTERRUPTED
-    shutil.rmtree(out / ".jbid", ignore_errors=True)
+    # who leaves ends the run of the others, and what they go on from lies there too
+    wait_for_others("pictures")
+    if jax.process_index() == 0:
+        shutil.rmtree(out / ".jbid", ignore_errors=True)
     return 2 if wrong else 0
 
 

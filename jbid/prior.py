@@ -203,8 +203,9 @@ def deep_prior(
     in each of its turns but the first (Tran et al. 2021, Algorithm 1). In the first `hold` steps the kernel and its
     optimiser are left alone; turns begin after them. `penalty`, of the image's parameters, is added to the loss.
     Pixels of y that are not numbers are unknown: the loss sees what the model says of them, so that they ask for
-    nothing. The method's estimate is that of the generators without perturbation, and `restore(estimate, blurred)`
-    makes the answer of it. Raises ValueError for turns without a step.
+    nothing themselves; a loss of windows, such as SSIM, still reaches half a window beyond the known ones. The method's
+    estimate is that of the generators without perturbation, and `restore(estimate, blurred)` makes the answer of it.
+    Raises ValueError for turns without a step.
     """
 
     def init(key, blurred, start=None):

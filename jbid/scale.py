@@ -105,15 +105,21 @@ def run_in_parts(
     while most > 1:
         # a single unit is let through whatever it needs: the machine has the last word
         each = even_part(units, most, len(devices)) // len(devices)
-        needed = step_memory(spread, *taken(np.arange(each * len(devices)) % units))
+        try:
+            needed = step_memory(spread, *taken(np.arange(each * len(devices)) % units))
+        except jax.errors.JaxRuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            # some compilers refuse what does not fit
+            needed = 2 * budget
         if needed <= budget:
             break
         most = max(1, min(each - 1, int(each * budget / needed)))
 
     done: list[Result] = []
     first, wanted, asked = 0, steps, False
+    size = even_part(units, most, len(devices))
     while first < units:
-        size = even_part(units - first, most, len(devices))
         last = min(first + size, units)
         # the last unit fills up what is missing to equal parts, so that one program does for all
         at = np.minimum(np.arange(first, first + size), units - 1)
@@ -136,9 +142,10 @@ def run_in_parts(
                 raise ValueError(
                     "out of memory with a single image and seed: use a smaller --patch or network (--set channels=32)"
                 ) from None
-            most = max(1, size // len(devices) // 2)
+            before, most = size, max(1, size // len(devices) // 2)
+            size = even_part(units - first, most, len(devices))
             if on_fewer:
-                on_fewer(size, most * len(devices))
+                on_fewer(before, size)
             # programs for the larger part, and arrays that the error's traceback holds, are in the way now
             del error
             jax.clear_caches()

@@ -246,7 +246,18 @@ def test_subsets_and_scales(lai_folder, tmp_path, capsys):
     item = loaded(args("--only", "text_05_kernel_01", "--scale", "0.25"), lai)[0]
     assert item.blurred.shape == item.sharp.shape == (88, 126, 3)
     assert item.kernel.shape == (9, 9) and item.kernel.sum() == pytest.approx(1, abs=1e-5)
-    for flags, word in ((("--subset", "cats"), "people"), (("--scale", "2"), "at most 1")):
+    # what is shrunk is still blurred by what is shrunk
+    from jbid.blur import blur, crop_centre
+    from jbid.metrics import align
+
+    for scale in ("0.25", "0.5"):
+        half = loaded(args("--only", "natural_01_kernel_03", "--scale", scale), lai)[0]
+        again = np.asarray(blur(im.luma(half.sharp), half.kernel))[..., 0]
+        seen = np.asarray(crop_centre(im.luma(half.blurred), half.kernel.shape))[..., 0]
+        assert align(seen, again, max_shift=1).psnr > 38
+    cases = [("--subset", "cats"), "people"], [("--scale", "2"), "at most 1"], [("--scale", "0"), "above 0"]
+    none = "--only", "text_01_kernel_01", "--subset", "people"
+    for flags, word in (*cases, [none, "no image"], [("--no-finish", "--preset", "quick"), "without --finish"]):
         assert main(["lai", "--data", str(lai_folder), *flags]) == 2
         assert word in capsys.readouterr().err
 
@@ -261,6 +272,10 @@ def test_results_are_scored_anew_without_being_made_anew(levin_folder, tmp_path)
     second = json.loads(out.read_text())["images"][0]
     assert (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns == before
     assert second["psnr"] < first["psnr"] and second["seconds"] == first["seconds"]
+    # nothing of the old protocol is left
+    assert main([*args, "--resume"]) == 0
+    assert main([*args, "--no-full", "--protocol", "rgb_raw", "--resume"]) == 0
+    assert "psnr_blurred" not in json.loads(out.read_text())["images"][0]
 
 
 def test_synthetic_pictures_depend_on_the_seed_alone(tmp_path, capsys):
@@ -384,3 +399,17 @@ def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, t
         np.testing.assert_allclose(kernel / kernel.sum(), item.kernel, atol=1e-6)
     with pytest.raises(ValueError, match="levin, lai"):
         tfds_source("kohler")
+
+
+def test_tensorflow_datasets_has_all_of_lai_in_three_channels(lai_folder, tmp_path):
+    pytest.importorskip("array_record", reason="has no wheel for this system")
+    from jbid.data.builders import tfds_source
+
+    source = tfds_source("lai", lai_folder, tmp_path)
+    assert len(source) == 100
+    for i in (0, 37, 99):
+        example = source[i]
+        assert example["blurred"].shape == example["sharp"].shape and example["sharp"].shape[2] == 3
+    by_name = {example["name"].decode(): example["sharp"].shape for example in source}
+    # whose file has an alpha channel
+    assert by_name["text_05_kernel_02"] == (351, 502, 3)

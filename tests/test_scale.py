@@ -62,6 +62,21 @@ def test_parts_of_any_size_end_as_the_whole(method, given, whole):
         same(run_in_parts(method, *given, STEPS, memory=memory), whole)
 
 
+def test_all_parts_are_of_one_size(method, given, monkeypatch):
+    """So that one program does for all; the last one is filled up with copies."""
+    sizes = []
+
+    def noted(spread, keys, *args, **options):
+        sizes.append(len(keys))
+        return run(spread, keys, *args, **options)
+
+    monkeypatch.setattr(scale, "run", noted)
+    y = given[1]
+    many = jax.vmap(jax.random.key)(jnp.arange(13))
+    answer = run_in_parts(method, many, y[np.arange(13) % 5], 1)
+    assert sizes == [7, 7] and answer.losses.shape == (1, 13)
+
+
 def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch):
     """And what was asked to be told of it is; a single unit that does not fit is an error with advice."""
     least = 2

@@ -57,7 +57,9 @@ def photos(data: Path | None) -> list[Path]:
     from PIL import Image
 
     known = set(Image.registered_extensions())
-    given = Path(data or os.environ.get("JBID_DATA", "."))
+    if not data and "JBID_DATA" not in os.environ:
+        raise ValueError("no --data and no JBID_DATA: expected a folder of photos")
+    given = Path(data or os.environ["JBID_DATA"])
     for folder in (given / "lai" / "real", given / "real", given):
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in known) if folder.is_dir() else []
         if found:
@@ -75,6 +77,9 @@ def main(args: argparse.Namespace) -> int:
         if unknown:
             raise ValueError(f"{files[0].parent}: no picture is called {unknown.pop()!r}")
         files = [path for path in files if path.stem in args.only]
+    stems = [path.stem for path in files]
+    if twice := {stem for stem in stems if stems.count(stem) > 1}:
+        raise ValueError(f"{files[0].parent}: several pictures are called {twice.pop()!r}; rename one")
     settings = settings_from(args)
     cases = [Case(Item(path.stem, im.read(path), None, None, 0), settings) for path in files[: args.limit]]
     out = args.out or Path(f"real_{settings.method}_{settings.preset}.json")

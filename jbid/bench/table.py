@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -37,7 +38,7 @@ from jbid.cli import (
 from jbid.data import lai, levin
 from jbid.data.levin import Item, resized
 from jbid.data.synthetic import Synthetic
-from jbid.deblur import Deblurred, Task, prepare, rooms
+from jbid.deblur import Deblurred, Task, check_finish, prepare, rooms
 from jbid.metrics import Aligned, kernel_similarity, lpips, vif
 from jbid.settings import Settings
 from jbid.tiles import finish_large
@@ -69,6 +70,9 @@ class Scoring(NamedTuple):
     def network(self, item: Item, image: np.ndarray | None) -> dict[str, Any]:
         """The scores of the network's own image, where it shows the whole picture."""
         if image is None or item.sharp is None or image.shape[:2] != item.sharp.shape[:2]:
+            return {}
+        # luma alone says nothing of the colours that some protocols compare
+        if self.protocols[0].colour and image.shape[2] != item.sharp.shape[2]:
             return {}
         value = self.protocols[0].score(np.round(image * 255) / 255, item.sharp)
         return {"psnr_network": value.psnr, "ssim_network": value.ssim}
@@ -111,7 +115,7 @@ def _more(item: Item, image: np.ndarray, best: Aligned, how: Scoring) -> dict[st
     shown = {end: gray.score(x, item.sharp).image[..., 0] for end, x in pairs.items()}
     rows, columns = (slice(main.border, n - main.border) for n in item.sharp.shape[:2])
     inner = im.luma(item.sharp)[rows, columns, 0]
-    row = {
+    row: dict[str, Any] = {
         "error_ratio": best.squared_error / known_score.squared_error,
         "psnr_blurred": blurred.psnr,
         "ssim_blurred": blurred.ssim,
@@ -121,7 +125,8 @@ def _more(item: Item, image: np.ndarray, best: Aligned, how: Scoring) -> dict[st
         other = main._replace(max_shift=OTHER_SHIFT).score(image, item.sharp)
         row |= {f"psnr_maxshift{OTHER_SHIFT}": other.psnr, f"ssim_maxshift{OTHER_SHIFT}": other.ssim}
     for end, part in shown.items():
-        row[f"vif{end}"] = vif(part, inner)
+        # its coarsest scale needs so many pixels
+        row[f"vif{end}"] = vif(part, inner) if min(inner.shape) > 40 else None
         if how.lpips is not None:
             row[f"lpips{end}"] = lpips(part[..., None], inner[..., None], how.lpips)
     return row
@@ -303,7 +308,12 @@ def scoring(args: argparse.Namespace) -> Scoring:
         # a wrong file is to be told of before the first image and not after
         lpips(np.zeros((64, 64, 1)), np.zeros((64, 64, 1)), args.lpips)
     chosen = tuple(protocol(name, args.maxshift) for name in dict.fromkeys(args.protocol))
-    return Scoring(chosen, args.full is not False, args.lpips)
+    # of large images that were restored elsewhere these figures would take minutes
+    default = not (getattr(args, "score", None) and args.command == "lai")
+    full = default if args.full is None else args.full
+    if args.lpips is not None and not full:
+        raise ValueError("--lpips is one of the figures that --no-full leaves out (and --score of lai): add --full")
+    return Scoring(chosen, full, args.lpips)
 
 
 def chosen_names(args: argparse.Namespace, data: ImageSet) -> Sequence[str]:
@@ -319,12 +329,14 @@ def chosen_names(args: argparse.Namespace, data: ImageSet) -> Sequence[str]:
             raise ValueError(f"got --subset {unknown.pop()}, expected some of: {', '.join(sorted(known))}")
         kinds = {known[group] for group in wanted}
         names = [name for name in names if all(data.groups(name)[kind] in wanted for kind in kinds)]
+    if not names:
+        raise ValueError("no image is in all of what --only and --subset name")
     return names[: args.limit]
 
 
 def loaded(args: argparse.Namespace, data: ImageSet) -> list[Item]:
     """The images that the arguments ask for, at the scale that they ask for."""
-    scale = getattr(args, "scale", None) or 1.0
+    scale = getattr(args, "scale", 1.0)
     if not 0 < scale <= 1:
         raise ValueError(f"got --scale {scale}, expected a number above 0, at most 1")
     names = chosen_names(args, data)
@@ -339,8 +351,7 @@ def main(args: argparse.Namespace) -> int:
     header: dict[str, Any] = {"benchmark": args.command, "protocol": how.protocols[0].told(), "scale": args.scale}
     header |= {"other protocols": [p.name for p in how.protocols[1:]], **versions_and_device()}
     if args.score:
-        # of large images the other figures take minutes
-        return _score_folder(args, data, items, header, how._replace(full=args.full or args.command == "levin"))
+        return _score_folder(args, data, items, header, how)
 
     published = args.kernel_size == "published"
     if published:
@@ -391,9 +402,18 @@ def finished(complete: bool, out: Path) -> int:
     if not complete:
         print("not complete; --resume with the same arguments goes on from here")
         return INTERRUPTED
+    # who leaves ends the run of the others
+    wait_for_others("report")
     if jax.process_index() == 0:
         shutil.rmtree(out.parent / out.stem / ".jbid", ignore_errors=True)
     return 0
+
+
+# of a row, what does not depend on how it is scored
+KEPT = (
+    *("name", "kernel_size", "support_start", "support", "support_true"),
+    *("seconds", "chosen", "stopped", "room", "identity", "candidates"),
+)
 
 
 def run_cases(
@@ -405,7 +425,9 @@ def run_cases(
     otherwise. Of several processes each does its share and finds the rows of the others in the folder in the end.
     """
     folder = out_dir(out.parent / out.stem)
-    batch = args.batch or (len(jax.local_devices()) if jax.default_backend() == "cpu" else 4)
+    batch = args.batch or (1 if jax.default_backend() == "cpu" else 4) * jax.local_device_count()
+    for case in cases:
+        check_finish(case.settings, case.item.blurred.shape)
     rows: dict[str, dict[str, Any]] = {}
     groups: dict[tuple, list[Case]] = {}
     for case in cases:
@@ -429,11 +451,11 @@ def run_cases(
         left: list[Case] = []
         for case in mine:
             row = read_json(folder / f"{case.item.name}.json") if args.resume else {}
-            if row.get("identity") != case.identity:
+            if row.get("identity") != case.identity or row.get("room") != list(case.room or ()):
                 left.append(case)
                 continue
             if row.get("scoring") != how.told():
-                row |= _scored(case.item, folder, how)
+                row = {key: row[key] for key in KEPT if key in row} | _scored(case.item, folder, how)
                 write_json(folder / f"{case.item.name}.json", row)
             rows[case.item.name] = row
             bar.update()
@@ -446,7 +468,7 @@ def run_cases(
         wait_for_others("rows")
         for case in cases:
             row = read_json(folder / f"{case.item.name}.json")
-            if row.get("identity") == case.identity:
+            if row.get("identity") == case.identity and row.get("scoring") == how.told():
                 rows[case.item.name] = row
     found = [rows[case.item.name] for case in cases if case.item.name in rows]
     return found, len(found) == len(cases)
@@ -474,9 +496,9 @@ def _solved(
     ]
     for shape in sorted({task.kernel_shape for task in tasks}):
         at = [i for i, task in enumerate(tasks) if task.kernel_shape == shape]
-        checkpoint = (
-            folder / ".jbid" / f"{cases[at[0]].identity}-{len(at)}-{tasks[at[0]].room[0]}x{tasks[at[0]].room[1]}"
-        )
+        # by all that is in it, or another launch with the same first image would go on from here
+        told = [*(cases[i].identity for i in at), cases[0].room]
+        checkpoint = folder / ".jbid" / hashlib.sha256(repr(told).encode()).hexdigest()[:16]
         answers, complete = launch(
             [tasks[i] for i in at],
             settings,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from jbid import images as im
 from jbid import motion
-from jbid.auto import deconvolved, judge
+from jbid.auto import deconvolved, fitted_to, judge
 from jbid.bench import report
 from jbid.bench.table import SETS, Scoring, facts, finished, loaded, scoring
 from jbid.checkpoint import Checkpoint
@@ -78,7 +78,7 @@ def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
         return ()
     if cell.start == "average":
         mean = np.asarray(motion.mixture(jax.random.key(0), side, 1000, MIXED)).mean(0)
-        return (Start("average", mean.astype(np.float32)),)
+        return (Start("average", fitted_to(mean, task.kernel_shape)),)
     found = {start.name: start for start in task.starts}
     if cell.start != "perturbed":
         return (found[cell.start],)
@@ -89,7 +89,7 @@ def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
     ]
     known = found["encoder"].kernel
     return tuple(
-        Start(f"perturbed {s}", ((1 - cell.perturb) * known + cell.perturb * np.asarray(k)).astype(np.float32))
+        Start(f"perturbed {s}", (1 - cell.perturb) * known + cell.perturb * fitted_to(np.asarray(k), task.kernel_shape))
         for s, k in enumerate(own)
     )
 
@@ -144,7 +144,11 @@ def run_cell(
         seeds.append(told | {"stopped": int(result.stopped[0, s])})
     row: dict[str, Any] = {"name": cell.name, "image": item.name, "method": settings.method, "start": cell.start}
     row |= {"kernel_size": max(task.kernel_shape), "steps": settings.steps, "psnr_true_kernel": known.psnr}
-    row |= {"psnr_blurred": by.score(item.blurred, item.sharp).psnr, "identity": cell.identity, "scoring": how.told()}
+    row |= {
+        "psnr_blurred": by.score(item.blurred, item.sharp).psnr,
+        "identity": cell.identity,
+        "scoring": how.protocols[0].told(),
+    }
     return {**row, "seeds": seeds}, kernels
 
 
@@ -210,7 +214,7 @@ def summary(row: dict[str, Any], kernels: NDArray) -> dict[str, Any]:
     def rank_correlation(key):
         pairs = [(seed[key], seed["psnr"]) for seed in seeds if seed[key] is not None]
         # of equal numbers there is none
-        if any(len(set(column)) < 3 for column in zip(*pairs)):
+        if len(pairs) < 3 or any(len(set(column)) < 3 for column in zip(*pairs)):
             return None
         return float(spearmanr(*zip(*pairs)).statistic)
 
@@ -264,7 +268,7 @@ def main(args: argparse.Namespace) -> int:
 
     def kept(cell):
         row = read_json(folder / f"{cell.name}.json")
-        same = row.get("identity") == cell.identity and row.get("scoring") == how.told()
+        same = row.get("identity") == cell.identity and row.get("scoring") == how.protocols[0].told()
         return row if same and (folder / f"{cell.name}.npz").is_file() else None
 
     mine = my_share(cells)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
+
+from jbid import images
 
 # where each set is published and how its folder must look
 FROM = {
@@ -58,10 +63,22 @@ def features(shape: tuple[int | None, int | None, int]) -> Any:
 def pairs(data: Any, folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The examples of a set, images as paths, which are stored without decoding. Raises ValueError without folders."""
     root = data.root(Path(folder))
-    for name in data.NAMES:
-        paths, convolved = data.files(root, name)
-        blurred, sharp, kernel = map(str, paths)
-        yield name, {"name": name, "blurred": blurred, "sharp": sharp, "kernel": kernel, "convolved": int(convolved)}
+    with tempfile.TemporaryDirectory() as place:
+
+        def plain(path):
+            # an alpha channel would be stored as it is, and of arrays only TensorFlow makes files
+            with Image.open(path) as picture:
+                if picture.mode != "RGBA":
+                    return str(path)
+            copy = Path(place) / path.name
+            images.write(copy, images.read(path))
+            return str(copy)
+
+        for name in data.NAMES:
+            paths, convolved = data.files(root, name)
+            blurred, sharp, kernel = map(plain, paths)
+            told = {"name": name, "blurred": blurred, "sharp": sharp, "kernel": kernel}
+            yield name, {**told, "convolved": int(convolved)}
 
 
 def tfds_source(name: str, data: str | Path | None = None, data_dir: str | Path | None = None) -> Any:
@@ -73,6 +90,7 @@ def tfds_source(name: str, data: str | Path | None = None, data_dir: str | Path 
     if name not in FROM:
         raise ValueError(f"got data set {name!r}, expected one of {', '.join(FROM)}")
     try:
+        import array_record  # noqa: F401
         import tensorflow_datasets as tfds
 
         kind = import_module(f"jbid.data.jbid_{name}.jbid_{name}_dataset_builder").Builder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import affine_transform, gaussian_filter
 from skimage.transform import resize
 
 from jbid import images
@@ -46,8 +48,11 @@ def resized(item: Item, scale: float) -> Item:
     blurred, sharp = (
         resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
     )
-    rows, columns = (max(3, round(n * scale) | 1) for n in item.kernel.shape)
-    kernel = np.maximum(resize(item.kernel, (rows, columns), anti_aliasing=True), 0).astype(np.float32)
+    # about its centre and by the very scale, in a frame of odd sides; smoothed as `resize` does against aliasing
+    sides = [max(3, math.ceil(n * scale) | 1) for n in item.kernel.shape]
+    smooth = gaussian_filter(item.kernel, max(0, (1 / scale - 1) / 2), mode="constant")
+    offset = [(n - 1) / 2 - (side - 1) / 2 / scale for n, side in zip(item.kernel.shape, sides)]
+    kernel = affine_transform(smooth, [1 / scale] * 2, offset, tuple(sides), order=1).astype(np.float32)
     return Item(item.name, blurred, sharp, kernel / kernel.sum(), max(kernel.shape))
 
 
