@@ -33,7 +33,7 @@ def on_page_markdown(markdown, page, config, files):
 
 def results_table() -> str:
     """A line for each committed report on a set of images."""
-    lines = ["| set | method | protocol | images | PSNR | SSIM | device | |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| set | method | kernel size | protocol | images | PSNR | SSIM | device | |", "|" + "---|" * 9]
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         mean = told.get("mean") or {}
@@ -42,7 +42,9 @@ def results_table() -> str:
         settings = told.get("settings", {})
         method = f"{settings.get('method', '')} {settings.get('preset', '')}, start {settings.get('start', '')}"
         by = f"{told['protocol']['name']}, maxshift {told['protocol']['maxshift']}"
-        cells = [told.get("benchmark", ""), method, by, len(told["images"]), f"{mean['psnr']:.2f}"]
+        scale = told.get("scale", 1)
+        name = told.get("benchmark", "") + (f" at {scale:g} of its size" if scale != 1 else "")
+        cells = [name, method, settings.get("kernel_size", ""), by, len(told["images"]), f"{mean['psnr']:.2f}"]
         cells += [f"{mean['ssim']:.4f}", told.get("device", ""), f"[JSON](benchmarks/results/{path.name})"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
