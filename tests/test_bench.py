@@ -355,15 +355,15 @@ def test_the_choice_among_seeds_knows_no_truth():
         ]
         return {"seeds": seeds}
 
-    kernels = np.ones((4, 3, 3), np.float32)
+    alike = np.ones((4, 4))
     for rule in ("score", "loss"):
-        assert regrets(row(-1), kernels, rule, 4) == 0 and regrets(row(1), kernels, rule, 4) == 10
-        assert 0 < regrets(row(1), kernels, rule, 2) < 10 and regrets(row(1), kernels, rule, 1) == 0
-    assert regrets(row(-1), kernels, "any", 4) == pytest.approx(30 - np.mean(psnr))
+        assert regrets(row(-1), alike, rule, 4) == 0 and regrets(row(1), alike, rule, 4) == 10
+        assert 0 < regrets(row(1), alike, rule, 2) < 10 and regrets(row(1), alike, rule, 1) == 0
+    assert regrets(row(-1), alike, "any", 4) == pytest.approx(30 - np.mean(psnr))
     # one that has failed is not chosen whatever its score
     failed = row(1)
     failed["seeds"][1]["refused"] = "flat image"
-    assert regrets(failed, kernels, "score", 4) == 5
+    assert regrets(failed, alike, "score", 4) == 5
 
 
 def test_files_are_checked_against_their_checksums(levin_folder, tmp_path, capsys):

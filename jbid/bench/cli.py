@@ -180,7 +180,10 @@ def _conditions(args: argparse.Namespace) -> int:
 
 
 def _variance(args: argparse.Namespace) -> int:
-    """how PSNR, loss and kernels differ between seeds (--seeds, default 32), and what choosing without truth costs."""
+    """how PSNR, loss and kernels differ between seeds, and what choosing among them without the truth costs.
+
+    32 seeds on the first image, unless --seeds, --only or --limit say otherwise.
+    """
     from jbid.bench import variance
 
     return variance.main(args)

@@ -133,6 +133,7 @@ def _report(
     header |= versions_and_device()
     print(f"pictures synthesised; {facts(header)}")
     header |= {"settings": {method: own._asdict() for method, own in settings.items()}}
+    header |= {key: getattr(args, key, None) for key in ("noise", "size_level", "kernel_size")}
     plots = []
     if report.drawable():
         figure = plot(means, args.command)

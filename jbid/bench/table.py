@@ -350,6 +350,8 @@ def main(args: argparse.Namespace) -> int:
     items = loaded(args, data)
     header: dict[str, Any] = {"benchmark": args.command, "protocol": how.protocols[0].told(), "scale": args.scale}
     header |= {"other protocols": [p.name for p in how.protocols[1:]], **versions_and_device()}
+    if isinstance(data, Synthetic):
+        header["data"] = {**data._asdict(), "folder": data.folder.name}
     if args.score:
         return _score_folder(args, data, items, header, how)
 

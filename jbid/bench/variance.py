@@ -170,10 +170,14 @@ def choice(row: dict[str, Any], alike: NDArray, rule: str, at: NDArray[np.int64]
     return min(at, key=rank)
 
 
-def regrets(row: dict[str, Any], kernels: NDArray, rule: str, count: int) -> float:
+def agreements(kernels: NDArray) -> NDArray[np.float64]:
+    """The similarity of each pair of seeds' kernels (seeds, kh, kw); what is no number is like nothing."""
+    return similarities(list(np.where(np.isfinite(kernels), kernels, 0)))
+
+
+def regrets(row: dict[str, Any], alike: NDArray, rule: str, count: int) -> float:
     """PSNR of the best of `count` seeds less that of the one chosen, the mean over random sets of so many seeds."""
     psnr = np.array([seed["psnr"] for seed in row["seeds"]])
-    alike = similarities(list(np.where(np.isfinite(kernels), kernels, 0)))
     rng = np.random.default_rng(0)
     sets = [rng.choice(len(psnr), count, replace=False) for _ in range(SAMPLES if count < len(psnr) else 1)]
     if rule == "any":
@@ -202,13 +206,12 @@ COLUMNS = [
 ]
 
 
-def summary(row: dict[str, Any], kernels: NDArray) -> dict[str, Any]:
+def summary(row: dict[str, Any], alike: NDArray) -> dict[str, Any]:
     """What the seeds of one cell tell: `COLUMNS`."""
     from scipy.stats import binomtest, spearmanr
 
     seeds = row["seeds"]
     psnr = np.array([seed["psnr"] for seed in seeds])
-    alike = similarities(list(np.where(np.isfinite(kernels), kernels, 0)))
     count = len(seeds)
 
     def rank_correlation(key):
@@ -224,7 +227,7 @@ def summary(row: dict[str, Any], kernels: NDArray) -> dict[str, Any]:
     values += [psnr.max(), failed / count, f"{interval.low:.0%} to {interval.high:.0%}"]
     values += [float((alike.sum() - np.trace(alike)) / (count * (count - 1))) if count > 1 else None]
     values += [rank_correlation("loss"), rank_correlation("score")]
-    values += [regrets(row, kernels, rule, count) for rule in ("score", "loss", "any")]
+    values += [regrets(row, alike, rule, count) for rule in ("score", "loss", "any")]
     return dict(zip(COLUMNS, (v.item() if isinstance(v, np.generic) else v for v in values)))
 
 
@@ -234,7 +237,8 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
             raise ValueError(f"got --{flag} {getattr(args, flag)}: variance compares, give --{flag}s")
     if not 0 <= args.perturb <= 1:
         raise ValueError(f"got --perturb {args.perturb}, expected a share from 0 to 1")
-    args.limit = args.limit or (None if args.only else 1)
+    if args.limit is None and not args.only:
+        args.limit = 1
     items = loaded(args, SETS[args.set_name])
     if args.crop is not None:
         least = min(min(item.blurred.shape[:2]) for item in items)
@@ -260,7 +264,7 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench variance`."""
     how = scoring(args)
-    args.seeds = args.seeds or 32
+    args.seeds = 32 if args.seeds is None else args.seeds
     cells = _cells(args)
     out = args.out or Path(f"variance_{args.set_name}.json")
     folder = out_dir(out.parent / out.stem)
@@ -304,7 +308,8 @@ def _report(
     rows: list[dict[str, Any]], folder: Path, cells: Sequence[Cell], how: Scoring, args: argparse.Namespace, out: Path
 ) -> None:
     kernels = {row["name"]: np.load(folder / f"{row['name']}.npz")["kernels"] for row in rows}
-    summaries = [summary(row, kernels[row["name"]]) for row in rows]
+    alike = {name: agreements(each) for name, each in kernels.items()}
+    summaries = [summary(row, alike[row["name"]]) for row in rows]
     note = (
         "PSNR of `finish` with each seed's kernel. failed: share of seeds with an error ratio above "
         f"{FAILED:g} (Levin et al. 2009). agreement: mean similarity of two seeds' kernels. loss, score to psnr: rank "
@@ -327,7 +332,7 @@ def _report(
     plots = []
     if report.drawable():
         plots = [("PSNR of the seeds", _distributions(rows))]
-        plots += [("Loss, score and PSNR", _against(rows)), ("Regret of the choice", _regret_plot(rows, kernels))]
+        plots += [("Loss, score and PSNR", _against(rows)), ("Regret of the choice", _regret_plot(rows, alike))]
         for (_, figure), end in zip(plots, ("", "_loss", "_regret")):
             with im.replacing(out.with_name(f"{out.stem}{end}.png")) as temporary:
                 figure.savefig(temporary, dpi=110)
@@ -413,7 +418,7 @@ def _against(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _regret_plot(rows: Sequence[dict[str, Any]], kernels: dict[str, NDArray]) -> Figure:
+def _regret_plot(rows: Sequence[dict[str, Any]], alike: dict[str, NDArray]) -> Figure:
     """Mean regret over launches by how many seeds there are to choose from, for each rule; and the best there is."""
     from matplotlib.figure import Figure
 
@@ -426,7 +431,7 @@ def _regret_plot(rows: Sequence[dict[str, Any]], kernels: dict[str, NDArray]) ->
         for rule, label in (("score", "by score"), ("loss", "by loss"), ("any", "at random")):
             axis.plot(
                 counts,
-                [np.mean([regrets(r, kernels[r["name"]], rule, n) for r in mine]) for n in counts],
+                [np.mean([regrets(r, alike[r["name"]], rule, n) for r in mine]) for n in counts],
                 "o-",
                 label=label,
             )
