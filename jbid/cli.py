@@ -493,15 +493,14 @@ def _pictures(arguments: Sequence[str], out: Path, *ours: str) -> tuple[list[Pat
 
     Stems of what is written to `out` end in one of `ours`; in that folder such files are not taken.
     """
-    from PIL import Image
+    from jbid.images import pictures_in
 
-    known = set(Image.registered_extensions())
     files: dict[Path, None] = {}
     wrong = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
+            found = pictures_in(path)
             if path.resolve() == out.resolve():
                 found = [p for p in found if not p.stem.endswith(ours)]
         elif path.exists() or not glob.has_magic(argument):

@@ -124,6 +124,15 @@ def read_photo(path: str | Path) -> Photo:
     return Photo(pixels[..., :channels], bits, alpha, metadata, tuple(notes))
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The files in a folder, by name, whose suffix is that of a picture; none where there is no such folder."""
+    from PIL import Image
+
+    known = set(Image.registered_extensions())
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.suffix.lower() in known and p.is_file())
+
+
 def size(path: str | Path) -> tuple[int, int]:
     """Width and height of an upright picture, from its file's header. Raises as `read_photo`."""
     path = Path(path)

@@ -54,15 +54,11 @@ class NoReference(NamedTuple):
 
 def photos(data: Path | None) -> list[Path]:
     """The pictures in a folder: `data`, `real` in it, or `lai/real` in $JBID_DATA. Raises ValueError without any."""
-    from PIL import Image
-
-    known = set(Image.registered_extensions())
     if not data and "JBID_DATA" not in os.environ:
         raise ValueError("no --data and no JBID_DATA: expected a folder of photos")
     given = Path(data or os.environ["JBID_DATA"])
     for folder in (given / "lai" / "real", given / "real", given):
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in known) if folder.is_dir() else []
-        if found:
+        if found := im.pictures_in(folder):
             return found
     raise ValueError(f"{given}: no pictures there; give --data a folder of photos")
 

@@ -433,8 +433,7 @@ def run_cases(
     rows: dict[str, dict[str, Any]] = {}
     groups: dict[tuple, list[Case]] = {}
     for case in cases:
-        same = json.dumps(case.settings._asdict(), default=list), case.item.blurred.shape[2], case.kernel is None
-        groups.setdefault(same, []).append(case)
+        groups.setdefault(case.launch, []).append(case)
     # those that can share a program are neighbours, so that they can share a launch
     ready = []
     for same_settings in groups.values():

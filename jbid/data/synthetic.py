@@ -59,11 +59,7 @@ class Synthetic(NamedTuple):
     @property
     def NAMES(self) -> tuple[str, ...]:
         """One for each picture, size and kernel. Raises ValueError where the folder has no pictures."""
-        from PIL import Image
-
-        known = set(Image.registered_extensions())
-        folder = Path(self.folder)
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in known) if folder.is_dir() else []
+        found = images.pictures_in(Path(self.folder))
         if not found:
             raise ValueError(f"{self.folder}: no pictures there; give --data a folder of sharp photos")
         return tuple(f"{p.name}__{size}_{j}" for p in found for size in self.sizes for j in range(self.kernels))
@@ -75,9 +71,10 @@ class Synthetic(NamedTuple):
     def load(self, data: str | Path | None, names: Sequence[str]) -> list[Item]:
         """The named images. Raises ValueError for unknown names and for pictures smaller than kernels."""
         items = []
+        known = self.NAMES  # reads the folder
         for name in names:
-            if name not in self.NAMES:
-                raise ValueError(f"no image is called {name!r}; names go from {self.NAMES[0]} to {self.NAMES[-1]}")
+            if name not in known:
+                raise ValueError(f"no image is called {name!r}; names go from {known[0]} to {known[-1]}")
             file, _, rest = name.rpartition("__")
             size = int(rest.partition("_")[0])
             sharp = centre(images.read(Path(self.folder) / file), self.crop + size - 1)
