@@ -35,6 +35,14 @@ def uniform_code(
     return Generator(init, apply)
 
 
+def compute_dtype(name: str) -> type | None:
+    """The dtype for networks to compute in, None for that of their parameters. Raises ValueError for another name."""
+    known = {"float32": None, "bfloat16": jnp.bfloat16}
+    if name not in known:
+        raise ValueError(f"got dtype {name!r}, expected one of {', '.join(known)}")
+    return known[name]
+
+
 FIT_STEPS, FIT_RATE, FIT_SAMPLES = 300, 3e-3, 2048
 
 

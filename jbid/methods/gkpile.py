@@ -13,7 +13,7 @@ from jax import Array
 from jbid import losses, weights
 from jbid.nets.dcgan import LATENT, KernelGenerator
 from jbid.nets.skip import Skip
-from jbid.prior import adam, deep_prior, fitted_kernel, fixed, kernel_shape, latent_shape, uniform_code
+from jbid.prior import adam, compute_dtype, deep_prior, fitted_kernel, fixed, kernel_shape, latent_shape, uniform_code
 from jbid.transforms import early_stopping
 from jbid.types import Estimate, Generator, Method, Params
 
@@ -88,6 +88,7 @@ def gkpile(
     schedule: Literal["halve", "cosine"] = "halve",
     milestones: Sequence[int] = (2000, 3000, 4000),
     input_noise: float = 1e-3,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     stop: bool = False,
     window: int = 100,
     patience: int = 0,
@@ -103,7 +104,7 @@ def gkpile(
     batch norms keep their statistics in all. weights: a folder of weights in place of the shipped ones. loss:
     "mse_ssim" is MSE in steps t < ssim_from and 1 - SSIM from then on; "huber" (of width delta), `regulariser` with
     `weight`, and `stop` with `window` and `patience` are those of `robust`. kernel_hold, schedule, steps, milestones,
-    input_noise: as in `selfdeblur`. kernel: a known kernel of any size, held fixed.
+    input_noise, dtype: as in `selfdeblur`. kernel: a known kernel of any size, held fixed.
 
     The defaults are those of the published script, which goes on with 1 - SSIM after 500 steps; the paper has MSE
     alone.
@@ -126,6 +127,7 @@ def gkpile(
         skip_channels=skip_channels,
         out_channels=out_channels,
         non_local_from=2 if non_local else None,
+        dtype=compute_dtype(dtype),
     )
     method = deep_prior(
         uniform_code(net, partial(latent_shape, shape, 8), noise=input_noise),

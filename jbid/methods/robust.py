@@ -19,6 +19,7 @@ from jbid.prior import (
     KERNEL_NETS,
     adam,
     centre_crop,
+    compute_dtype,
     deep_prior,
     fitted_field,
     fixed,
@@ -108,6 +109,7 @@ def robust(
     schedule: Literal["halve", "cosine"] = "halve",
     milestones: Sequence[int] = (2000, 3000, 5000, 8000),
     input_noise: float = 1e-3,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     stop: bool = True,
     window: int = 100,
     patience: int = 0,
@@ -131,7 +133,7 @@ def robust(
     Sitzmann et al.'s; its output starts at a kernel with sum one and not at one half everywhere; the image network is
     SelfDeblur's with its input and input noise; the moving variance is taken at random pixels.
 
-    A known `kernel` is kept as it is, and the image lies in the middle of the latent one.
+    dtype: as in `selfdeblur`. A known `kernel` is kept as it is, and the image lies in the middle of the latent one.
 
     Raises ValueError for even or non-positive kernel sizes, unknown names, and numbers out of range.
     """
@@ -176,7 +178,9 @@ def robust(
         restore = partial(in_place if exact else located, threshold=threshold)
     method = deep_prior(
         uniform_code(
-            skip(out_channels=out_channels, non_local_from=None), partial(latent_shape, frame, 8), noise=input_noise
+            skip(out_channels=out_channels, non_local_from=None, dtype=compute_dtype(dtype)),
+            partial(latent_shape, frame, 8),
+            noise=input_noise,
         ),
         kernels,
         loss=objective,

@@ -10,7 +10,16 @@ from jax import Array
 
 from jbid import losses
 from jbid.nets.skip import Skip
-from jbid.prior import adam, deep_prior, fixed, kernel_generator, kernel_shape, latent_shape, uniform_code
+from jbid.prior import (
+    adam,
+    compute_dtype,
+    deep_prior,
+    fixed,
+    kernel_generator,
+    kernel_shape,
+    latent_shape,
+    uniform_code,
+)
 from jbid.types import Estimate, Loss, Method
 
 
@@ -40,6 +49,7 @@ def selfdeblur(
     schedule: Literal["halve", "cosine"] = "halve",
     milestones: Sequence[int] = (2000, 3000, 4000),
     input_noise: float = 1e-3,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     alternating: bool = False,
     kernel: Array | None = None,
 ) -> Method:
@@ -55,7 +65,8 @@ def selfdeblur(
     "free", a softmax over free logits. kernel_hold: steps in which the kernel stays where it starts. loss: "mse_ssim"
     is MSE in steps t < ssim_from and 1 - SSIM from then on; "mse_tv" the paper's MSE + tv_weight TV, tv_weight None
     meaning 0.1 sigma with sigma estimated from y; "ssim" 1 - SSIM throughout. alternating: Algorithm 1 in place of 2.
-    kernel: a known kernel, (kernel_size, kernel_size) with sum one, held fixed: the non-blind refinement.
+    dtype: what the image network computes in; parameters, kernel, blur and loss are float32 in any case. kernel: a
+    known kernel, (kernel_size, kernel_size) with sum one, held fixed: the non-blind refinement.
 
     The defaults are those of the published script for Levin's images, which differs from the paper: it has no TV term,
     goes on with 1 - SSIM after 1000 steps, and gives the kernel a learning rate of 1e-4, not 0.01.
@@ -70,7 +81,7 @@ def selfdeblur(
     shape = kernel_shape(kernel_size, kernel)
     decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
-    image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None)
+    image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None, dtype=compute_dtype(dtype))
     return deep_prior(
         uniform_code(image_net, partial(latent_shape, shape, 8), noise=input_noise),
         kernel_generator(kernel_net, shape, skip, input_noise) if kernel is None else fixed(kernel),

@@ -103,6 +103,7 @@ class Conv(nn.Module):
     size: int = 3
     stride: int = 1
     padding: str = "reflect"  # or "zero"
+    dtype: nn.dtypes.Dtype | None = None  # to compute in; None: what holds input and weights
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W features"]:
@@ -110,6 +111,7 @@ class Conv(nn.Module):
         init = torch_uniform(c * self.size**2)
         weight = self.param("weight", init, (self.size, self.size, c, self.features))
         bias = self.param("bias", init, (self.features,))
+        x, weight, bias = nn.dtypes.promote_dtype(x, weight, bias, dtype=self.dtype)
         if self.size == 1 and self.stride == 1:
             return x @ weight[0, 0] + bias
         p = (self.size - 1) // 2
@@ -125,21 +127,28 @@ class Conv(nn.Module):
 
 @jax.custom_vjp
 def standardise(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
-    """(x - mean) / sqrt(var + eps) per channel over the pixels, with the biased variance."""
+    """(x - mean) / sqrt(var + eps) per channel over the pixels, with the biased variance; in float32 at least."""
     return _standardise_forward(x, eps)[0]
 
 
+def _exact(x: Array) -> Array:
+    """x as float32 where it is of fewer bits, in which sums over an image's pixels would be rounded away."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _standardise_forward(x, eps):
-    mean = x.mean((0, 1))
-    inverse = jax.lax.rsqrt(jnp.square(x - mean).mean((0, 1)) + eps)
-    return (x - mean) * inverse, (x, mean, inverse)
+    wide = _exact(x)
+    mean = wide.mean((0, 1))
+    inverse = jax.lax.rsqrt(jnp.square(wide - mean).mean((0, 1)) + eps)
+    # kept for the backward pass as it came, which may be half the memory
+    return (wide - mean) * inverse, (x, mean, inverse)
 
 
 def _standardise_backward(residuals, g):
     # the closed form needs two reductions and one pass where autodiff makes five
     x, mean, inverse = residuals
-    y = (x - mean) * inverse
-    return (g - g.mean((0, 1)) - y * (g * y).mean((0, 1))) * inverse, None
+    y = (_exact(x) - mean) * inverse
+    return ((g - g.mean((0, 1)) - y * (g * y).mean((0, 1))) * inverse).astype(x.dtype), None
 
 
 standardise.defvjp(_standardise_forward, _standardise_backward)
@@ -159,7 +168,7 @@ class Norm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", self.scale_init, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        return standardise(x, self.eps) * scale + bias
+        return (standardise(x, self.eps) * scale + bias).astype(x.dtype)
 
 
 def max_pool2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:

@@ -17,17 +17,20 @@ class NonLocal(nn.Module):
     map of the published code, with the same result up to rounding.
     """
 
+    dtype: nn.dtypes.Dtype | None = None
+
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         half = x.shape[-1] // 2
-        theta = Conv(half, 1, name="theta")(x)
+        theta = Conv(half, 1, dtype=self.dtype, name="theta")(x)
         # a single row or column has no 2x2 blocks
         pool = max_pool2 if min(x.shape[:2]) > 1 else lambda v: v
-        phi = pool(Conv(half, 1, name="phi")(x))
-        g = pool(Conv(half, 1, name="g")(x))
+        phi = pool(Conv(half, 1, dtype=self.dtype, name="phi")(x))
+        g = pool(Conv(half, 1, dtype=self.dtype, name="g")(x))
         n = phi.shape[0] * phi.shape[1]
-        mix = phi.reshape(n, half).T @ g.reshape(n, half) / n
-        y = Conv(x.shape[-1], 1, name="out")(theta @ mix)
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        mix = jnp.matmul(phi.reshape(n, half).T, g.reshape(n, half), preferred_element_type=exact) / n
+        y = Conv(x.shape[-1], 1, dtype=self.dtype, name="out")(theta @ mix.astype(theta.dtype))
         # scale and bias start at zero: the block is the identity at first
         return x + Norm(scale_init=nn.initializers.zeros, name="norm")(y)
 
@@ -39,6 +42,8 @@ class Skip(nn.Module):
     scale, twice upsampled and cut to size; then concatenation, norm, 3x3, 1x1. Each convolution is followed by a norm
     over the image's own pixels and LeakyReLU(0.2), and all are mirror-padded. The defaults are SelfDeblur's, with
     2,365,521 parameters; its paper does not mention the non-local blocks (None leaves them out: 2,265,489).
+    With dtype bfloat16 activations and products have 8 bits of mantissa; parameters, statistics of norms, long sums
+    and what comes out stay float32.
     """
 
     channels: int = 128
@@ -49,23 +54,25 @@ class Skip(nn.Module):
     upsample: str = "bilinear"
     padding: str = "reflect"
     output: str = "sigmoid"  # or "softmax", over the pixels
+    dtype: nn.dtypes.Dtype | None = None
 
     @nn.compact
     def __call__(self, z):
         y = self._scale(z, 0)
+        # without the dtype: the weights are float32, and so is the image
         y = Conv(self.out_channels, 1, name="head")(y)
         return jax.nn.softmax(y, (0, 1)) if self.output == "softmax" else jax.nn.sigmoid(y)
 
     def _scale(self, x, i):
         def unit(y, name, size, features=self.channels, stride=1):
-            y = Conv(features, size, stride, self.padding, name=name)(y)
+            y = Conv(features, size, stride, self.padding, self.dtype, name=name)(y)
             return leaky_relu(Norm(name=f"{name}_norm")(y))
 
         h, w = x.shape[:2]
         skip = unit(x, f"skip{i}", 1, self.skip_channels)
         y = unit(x, f"down{i}", 3, stride=2)
         if self.non_local_from is not None and i >= self.non_local_from:
-            y = NonLocal(name=f"non_local{i}")(y)
+            y = NonLocal(self.dtype, name=f"non_local{i}")(y)
         y = unit(y, f"deep{i}", 3)
         if i + 1 < self.scales:
             y = self._scale(y, i + 1)
