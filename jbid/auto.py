@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from jbid.noise import noise_level, without_impulses
 from jbid.run import compiled
+from jbid.scale import even_part
 from jbid.score import NO_TERMS, Terms, failure, terms, with_agreement
 from jbid.start import EdgeSettings, edge_kernel, refined, sparse_latent
 
@@ -203,9 +204,19 @@ def _deconvolver():
     return compiled(jax.vmap(sparse_latent, (None, 0)))
 
 
+AT_ONCE = 16  # kernels that are deconvolved with: those of hundreds of seeds would not fit the memory
+
+
 def deconvolved(picture: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
     """The latent image (H, W) of a gray picture (h, w) with each of the kernels (s, s), by `sparse_latent`."""
-    return list(np.asarray(_deconvolver()(jnp.asarray(picture), jnp.asarray(np.stack(kernels)))))
+    size = even_part(len(kernels), AT_ONCE, 1)
+    y, stack = jnp.asarray(picture), np.stack(kernels)
+    latents: list[NDArray[np.float32]] = []
+    for first in range(0, len(stack), size):
+        # the last part is filled up with copies, so that one program does for all
+        at = np.minimum(np.arange(first, first + size), len(stack) - 1)
+        latents += list(np.asarray(_deconvolver()(y, jnp.asarray(stack[at]))))
+    return latents[: len(stack)]
 
 
 def chosen_first(judged: Sequence[Candidate]) -> list[int]:

@@ -56,11 +56,20 @@ class Checkpoint:
     """The last state of one run in a directory, saved at most every `seconds`, and with `final` at its end.
 
     Orbax writes under a temporary name and renames, so a process killed at any moment leaves the state before intact.
-    Of several processes each has its own directories and waits for no other.
+    Of several processes each has its own directories and waits for no other. `sharding` is how the arrays of a state
+    that is loaded are put on devices; without, on the default one.
     """
 
-    def __init__(self, directory: str | Path, *, seconds: float = 30.0, final: bool = False):
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        seconds: float = 30.0,
+        final: bool = False,
+        sharding: jax.sharding.Sharding | None = None,
+    ):
         self.final = final
+        self._sharding = sharding
         self._directory = Path(directory).absolute()
         self._seconds = seconds
         self._last = time.monotonic()
@@ -82,9 +91,14 @@ class Checkpoint:
             self._opened = ocp.CheckpointManager(self._directory, item_handlers=handler(), options=options)
         return self._opened
 
-    def part(self, name: str) -> Checkpoint:
+    def part(self, name: str, sharding: jax.sharding.Sharding | None = None) -> Checkpoint:
         """The checkpoint of a part of this run, in a directory within; kept when the part is done."""
-        return Checkpoint(self._directory / name, seconds=self._seconds, final=True)
+        return Checkpoint(self._directory / name, seconds=self._seconds, final=True, sharding=sharding)
+
+    def parts(self) -> list[str]:
+        """The names of the parts that hold a state."""
+        # a state's own directory is named by its step
+        return sorted({step.parent.name for step in self._directory.glob("*/*") if step.name.isdigit()})
 
     def due(self) -> bool:
         """Whether it is time to save again."""
@@ -111,12 +125,13 @@ class Checkpoint:
         if [len(x) for x in raw] != [kind.size * kind.dtype.itemsize for kind in kinds]:
             raise ValueError(f"{self._directory}: the checkpoint there is of another run; remove it or drop --resume")
         *arrays, losses, stopped = (np.frombuffer(x, kind.dtype).reshape(kind.shape) for x, kind in zip(raw, kinds))
-        # own buffers on the default device, as a fresh state has them
-        state = jax.tree.map(
-            lambda x, kind: jax.random.wrap_key_data(jnp.array(x)) if _is_key(kind) else jnp.array(x),
-            jax.tree.unflatten(structure, arrays),
-            like,
-        )
+
+        def placed(x, kind):
+            # in buffers of its own, as a fresh state has them
+            x = jnp.array(x) if self._sharding is None else jax.device_put(x, self._sharding, may_alias=False)
+            return jax.random.wrap_key_data(x) if _is_key(kind) else x
+
+        state = jax.tree.map(placed, jax.tree.unflatten(structure, arrays), like)
         return state, losses.copy(), stopped.copy()
 
     def close(self) -> None:

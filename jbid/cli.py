@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -150,6 +150,14 @@ def _commit() -> str | None:
         return None
 
 
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value
+
+
 def json_file(text: str) -> Path:
     """The argument of an --out that names a report: what else is written gets its name without the suffix."""
     if not text.endswith(".json"):
@@ -184,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     add("--colour", choices=("luma", "rgb"), help="estimate from luma (default) or from all three channels")
     add("--kernel", type=Path, metavar="FILE", help="a known kernel: restore the image only")
     add("--out", type=Path, default=Path("deblurred"), metavar="DIR", help="default: ./deblurred")
-    add("--batch", type=int, metavar="B", help="pictures of one size per launch (default: 1 on CPU, else 8)")
+    add("--batch", type=positive, metavar="B", help="pictures of one size per launch (default: 1 on CPU, else 8)")
     add("--resume", action="store_true", help="go on where an earlier run with the same arguments stopped")
     command.set_defaults(run=_deblur)
 
@@ -200,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("kernels", help="simulated blur kernels", description=_kernels.__doc__)
     command.add_argument("--model", default="camera", help="camera (default), trajectory or gaussian_process")
     command.add_argument("--size", type=int, default=31, metavar="N", help="odd, in pixels (default 31)")
-    command.add_argument("--count", type=int, default=64, metavar="N", help="default 64")
+    command.add_argument("--count", type=positive, default=64, metavar="N", help="default 64")
     command.add_argument("--seed", type=int, default=0, metavar="K", help="default 0")
     command.add_argument(
         "--out", type=Path, default=Path("kernels.png"), metavar="FILE.png", help="default: kernels.png"
@@ -266,8 +274,14 @@ def wait_for_others(what: str) -> None:
         return
     from orbax.checkpoint.multihost import sync_global_processes
 
-    # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
-    sync_global_processes(what, timeout=30 * 86400, processes=set(range(jax.process_count())))
+    print("jbid: done here, waiting for the other processes", file=sys.stderr)
+    # Ctrl-C is the system's matter meanwhile, as no Python runs; all that was made is kept
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
+        sync_global_processes(what, timeout=30 * 86400, processes=set(range(jax.process_count())))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def started(args: argparse.Namespace) -> int:
@@ -275,7 +289,17 @@ def started(args: argparse.Namespace) -> int:
 
     def command():
         join_processes(getattr(args, "distributed", None))
-        return args.run(args)
+        try:
+            return args.run(args)
+        except KeyboardInterrupt:
+            import jax
+
+            if jax.distributed.is_initialized():
+                # else JAX would wait for the others at the end, for minutes
+                print("jbid: left without the other processes, whose run ends with this one's", file=sys.stderr)
+                sys.stdout.flush()
+                os._exit(INTERRUPTED)
+            raise
 
     return guarded(command)
 
@@ -359,6 +383,16 @@ def progress(description: str, steps: int, asked: list[bool]) -> Iterator:
             return bool(asked)
 
         yield on_chunk
+
+
+def told_of_fewer(name: str) -> Callable[[int, int], None]:
+    """An `on_fewer` for `run_in_parts`: a line above the progress bars."""
+    from tqdm import tqdm
+
+    def on_fewer(before, now):
+        tqdm.write(f"{name}: out of memory with {before} images and seeds at once, goes on with {now}")
+
+    return on_fewer
 
 
 def versions_and_device() -> dict[str, Any]:
@@ -464,9 +498,6 @@ def launch(
         if asked:
             raise KeyboardInterrupt
 
-    def on_fewer(before, now):
-        tqdm.write(f"{name}: out of memory with {before} images and seeds at once, goes on with {now}")
-
     if folder.exists() and not resume:
         shutil.rmtree(folder)
     checkpoint = Checkpoint(folder, seconds=seconds)
@@ -476,7 +507,7 @@ def launch(
             if not settings.steps:
                 return solve(tasks, settings, on_tile=on_tile), True
             with progress(name, settings.steps, asked) as on_chunk:
-                told = {"on_chunk": on_chunk, "on_fewer": on_fewer, "on_tile": on_tile}
+                told = {"on_chunk": on_chunk, "on_fewer": told_of_fewer(name), "on_tile": on_tile}
                 answers = solve(tasks, settings, memory=memory, checkpoint=checkpoint, **told)
     finally:
         checkpoint.close()
@@ -541,8 +572,6 @@ def _deblur(args: argparse.Namespace) -> int:
         extra = [("--kernel", {"kernel_size": side})]
         args.kernel_size = None
     settings = settings_from(args, extra, known_kernel=kernel is not None)
-    if args.batch is not None and args.batch < 1:
-        raise ValueError(f"got --batch {args.batch}, expected at least 1")
 
     # what can be wrong with the input and does not need the pictures themselves is found before the first step
     from jbid.deblur import check_finish, check_size, prepare, report, start_file
@@ -704,8 +733,6 @@ def _kernels(args: argparse.Namespace) -> int:
     from jbid import motion
     from jbid.pretrain.loop import grid
 
-    if args.count < 1:
-        raise ValueError(f"got --count {args.count}, expected at least 1")
     if args.out.suffix.lower() != ".png":
         raise ValueError(f"got --out {args.out}, expected a name that ends in .png")
     kernels = np.asarray(motion.kernels(jax.random.key(args.seed), args.size, args.count, args.model))

@@ -84,15 +84,16 @@ def run_in_parts(
     need, by the compiler's count for a step, no more than `memory` bytes on each device (default: `SHARE` of what is
     free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins
     anew, and `on_fewer(before, now)` is told. With `checkpoint` each part is saved by itself, those that are done for
-    good.
+    good; parts are as large as those that it holds already, whatever is free now.
 
     Raises ValueError where a single unit does not fit.
     """
     devices = tuple(jax.local_devices())[: len(keys)]
-    spread, place = method, jnp.asarray
+    spread, place, sharding = method, jnp.asarray, None
     if len(devices) > 1:
         spread = _spread(method, devices)
-        place = functools.partial(jax.device_put, device=NamedSharding(*device_axis(devices)))
+        sharding = NamedSharding(*device_axis(devices))
+        place = functools.partial(jax.device_put, device=sharding)
     units = len(keys)
 
     def taken(at):
@@ -102,7 +103,10 @@ def run_in_parts(
     if devices[0].platform == "cpu":
         most = min(most, CPU_MOST)
     budget = free_memory() if memory is None else memory
-    while most > 1:
+    # what was begun in parts goes on in parts of that size, or they would begin anew
+    begun = [int(name.removeprefix("0-")) for name in checkpoint.parts() if name.startswith("0-")] if checkpoint else []
+    begun = [size for size in begun if size % len(devices) == 0]
+    while most > 1 and not begun:
         # a single unit is let through whatever it needs: the machine has the last word
         each = even_part(units, most, len(devices)) // len(devices)
         try:
@@ -118,7 +122,7 @@ def run_in_parts(
 
     done: list[Result] = []
     first, wanted, asked = 0, steps, False
-    size = even_part(units, most, len(devices))
+    size = begun[0] if begun else even_part(units, most, len(devices))
     while first < units:
         last = min(first + size, units)
         # the last unit fills up what is missing to equal parts, so that one program does for all
@@ -130,7 +134,7 @@ def run_in_parts(
             asked = bool(on_chunk and on_chunk(Progress(int(share), steps, now.loss[: last - first])))
             return asked
 
-        part = checkpoint.part(f"{first}-{first + size}") if checkpoint and wanted else None
+        part = checkpoint.part(f"{first}-{first + size}", sharding) if checkpoint and wanted else None
         part_keys, part_blurred, part_start = taken(at)
         try:
             answer = run(spread, part_keys, part_blurred, wanted, start=part_start, on_chunk=told, checkpoint=part)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jbid import images as im
+from jbid.bench import table
 from jbid.bench.cli import main
 from jbid.bench.conditions import level_size
 from jbid.data import levin
@@ -103,7 +104,6 @@ def test_run_writes_scores_and_resumes(levin_folder, tmp_path, capsys):
     [
         (["--data=absent"], "expected a folder"),
         (["--only", "im9_kernel9_img"], "im9_kernel9_img"),
-        (["--limit=0"], "--limit"),
         (["--maxshift=20"], "--maxshift"),
         (["--score=absent"], "are missing"),
         (["--set=chanels=2"], "channels"),
@@ -114,6 +114,14 @@ def test_bad_input(levin_folder, capsys, flags, words):
     assert main(["levin", *data, *flags]) == 2
     err = capsys.readouterr().err
     assert err.startswith("jbid: error: ") and err.count("\n") == 1 and words in err
+
+
+@pytest.mark.parametrize("flags", [["levin", "--limit=0"], ["real", "--batch=0"], ["variance", "--lpips=x.pth"]])
+def test_what_the_parser_refuses_is_one_line_too(capsys, flags):
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and flags[1].split("=")[0] in err
 
 
 def test_levels_of_overspecification_go_from_the_true_size_to_half():
@@ -336,8 +344,9 @@ def test_seeds_of_several_starts(levin_folder, tmp_path, capsys):
     kept = (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns
     assert main([*args, "--resume"]) == 0
     assert (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns == kept
-    for flags, word in ((["--start=edges"], "--starts"), (["--crop=500"], "64 to 255"), (["--perturb=2"], "0 to 1")):
-        assert main([*args, *flags]) == 2
+    wrong = {"--start=edges": "--starts", "--no-finish": "both", "--crop=500": "64 to 255", "--perturb=2": "0 to 1"}
+    for flag, word in wrong.items():
+        assert main([*args, flag]) == 2
         assert word in capsys.readouterr().err
 
 
@@ -413,3 +422,43 @@ def test_tensorflow_datasets_has_all_of_lai_in_three_channels(lai_folder, tmp_pa
     by_name = {example["name"].decode(): example["sharp"].shape for example in source}
     # whose file has an alpha channel
     assert by_name["text_05_kernel_02"] == (351, 502, 3)
+
+
+def test_tensorboard_has_losses_scores_and_pictures(levin_folder, tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    out, board = tmp_path / "run.json", tmp_path / "board"
+    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--out", str(out), *TINY]
+    assert main([*args, "--steps=10", "--seeds=2", "--no-full", "--tensorboard", str(board)]) == 0
+    (events,) = board.glob("events*")
+    content, found, at = events.read_bytes(), {}, 0
+    while at < len(content):
+        # a record is its length, that one's checksum, the event and its checksum
+        size = int.from_bytes(content[at : at + 8], "little")
+        event = Event.FromString(content[at + 12 : at + 12 + size])
+        found |= {value.tag: (event.step, value) for value in event.summary.value}
+        at += size + 16
+    row = json.loads(out.read_text())["images"][0]
+    assert found["images/psnr"][1].simple_value == pytest.approx(row["psnr"])
+    step, lowest = found["loss/im1_kernel5_img/lowest"]
+    assert step == 10 and lowest.simple_value == pytest.approx(min(c["loss"] for c in row["candidates"] if c["loss"]))
+    picture = found["im1_kernel5_img/restored"][1].image
+    assert (picture.height, picture.width) == (255, 255) and picture.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_a_launch_is_gone_on_with_by_the_same_images_alone(levin_folder, tmp_path, monkeypatch):
+    """Not by another launch that has the same first image."""
+    folders = []
+    real = table.launch
+
+    def noted(tasks, settings, *, folder, **options):
+        folders.append((len(tasks), folder.name))
+        return real(tasks, settings, folder=folder, **options)
+
+    monkeypatch.setattr(table, "launch", noted)
+    args = ["levin", "--data", str(levin_folder), "--no-full", *TINY, "--kernel-size=11"]
+    for name, batch in (("one", "1"), ("two", "2"), ("again", "2")):
+        assert main([*args, "--limit=2", "--batch", batch, "--out", str(tmp_path / f"{name}.json")]) == 0
+    (_, first), _, (count, both), again = folders
+    assert count == 2 and both != first and again == (2, both)

@@ -103,6 +103,40 @@ def test_non_local_block_is_the_attention_map_it_avoids():
     np.testing.assert_allclose(block.apply(params, x), expected, atol=1e-5)
 
 
+def test_norm_of_half_the_bits_sums_in_all_of_them():
+    """Mean and deviation over 40,000 pixels, which sums of eight bits do not have."""
+    x = (3 + random(0, (200, 200, 2))).astype(jnp.bfloat16)
+    g = random(1, x.shape)
+    y, back = jax.vjp(lambda x: layers.standardise(x, 1e-5), x)
+    expected, expected_back = jax.vjp(lambda x: layers.standardise(x, 1e-5), x.astype(jnp.float32))
+    np.testing.assert_array_equal(y, expected)
+    (found,), (wanted,) = back(g), expected_back(g)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02)
+
+
+def test_bfloat16_is_for_what_is_between_parameters_and_image():
+    z = 0.1 * random(0, (64, 48, 8))
+    exact, half = (Skip(channels=16, skip_channels=4, dtype=dtype) for dtype in (None, jnp.bfloat16))
+    params = half.init(jax.random.key(1), z)
+    chex.assert_trees_all_equal(params, exact.init(jax.random.key(1), z))
+
+    def loss(params, net):
+        return jnp.square(net.apply(params, z) - random(2, (64, 48, 1))).mean()
+
+    x, wanted = half.apply(params, z), exact.apply(params, z)
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x, wanted, atol=0.1)
+    assert not np.allclose(x, wanted, atol=1e-4)
+    # more levels than eight bits have
+    assert len(np.unique(x)) > 1000
+    found, true = (
+        jnp.concatenate([g.ravel() for g in jax.tree.leaves(jax.grad(loss)(params, net))]) for net in (half, exact)
+    )
+    assert found.dtype == jnp.float32
+    assert found @ true > 0.95 * jnp.linalg.norm(found) * jnp.linalg.norm(true)
+
+
 @pytest.mark.parametrize("shape", [(45, 38), (32, 33), (21, 64)])
 def test_skip_network_keeps_any_size_and_range(shape):
     net = Skip(channels=8, skip_channels=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import numpy as np
 import optax
 import pytest
 
-from jbid import scale
+from jbid import deblur, images, scale
+from jbid.auto import deconvolved
 from jbid.checkpoint import Checkpoint
-from jbid.deblur import PADDED, rooms
+from jbid.deblur import PADDED, prepare, rooms, solve
 from jbid.losses import mse
 from jbid.methods.selfdeblur import selfdeblur
 from jbid.prior import deep_prior, free_kernel
@@ -130,6 +132,25 @@ def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_pa
     np.testing.assert_array_equal(again.restored.image, undisturbed.restored.image)
 
 
+def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_path):
+    """Whatever memory there is the next time, what is done is not done again."""
+    run_in_parts(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    assert Checkpoint(tmp_path).parts() == [f"{i}-{i + 1}" for i in range(5)]
+    seen = []
+    again = run_in_parts(method, *given, STEPS, checkpoint=Checkpoint(tmp_path), on_chunk=lambda now: seen.append(now))
+    same(again, whole)
+    assert not seen
+
+
+def test_many_kernels_are_deconvolved_with_a_few_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    y, kernels = rng.random((40, 36), np.float32), list(rng.random((5, 5, 5), np.float32) / 12.5)
+    together = deconvolved(y, kernels)
+    monkeypatch.setattr("jbid.auto.AT_ONCE", 2)
+    for few, all_at_once in zip(deconvolved(y, kernels), together, strict=True):
+        np.testing.assert_allclose(few, all_at_once, atol=1e-4)
+
+
 def test_parts_are_even_and_hold_all():
     for units in (1, 5, 8, 13, 64):
         for most in (1, 3, 8, 100):
@@ -185,16 +206,56 @@ def test_pictures_of_many_sizes_share_few_rooms():
     assert all(shape == room for shape, room in own.items())
 
 
+def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
+    """Pictures of two sizes in one launch: each has its own corner of the padded image."""
+    rng = np.random.default_rng(0)
+    settings = resolve([("test", {"kernel_size": 7, "start": "random", "steps": 2, "finish": False, "patch": 0})])
+    settings = settings._replace(options=settings.options | {"channels": 4, "skip_channels": 2, "scales": 1})
+    pictures = [rng.random(shape, np.float32) for shape in ((48, 40, 3), (46, 38, 3))]
+    room = rooms([p.shape for p in pictures], settings)
+    assert set(room.values()) == {(48, 40)}
+    results = []
+    real = deblur.optimised
+
+    def noted(*args, **options):
+        results.append(real(*args, **options))
+        return results[0]
+
+    monkeypatch.setattr(deblur, "optimised", noted)
+    tasks = [prepare(p, settings)._replace(room=room[p.shape[:2]]) for p in pictures]
+    answers = solve(tasks, settings)
+    assert results[0].restored.image.shape == (2, 1, 48, 40, 1)
+    for i, (picture, answer) in enumerate(zip(pictures, answers)):
+        h, w = picture.shape[:2]
+        np.testing.assert_array_equal(answer.network_image, results[0].restored.image[i, 0, :h, :w])
+        assert answer.image.shape == picture.shape and np.isfinite(answer.losses).all()
+
+
 DEVICES = """
 import sys, numpy as np, jax, jax.numpy as jnp
+from jbid.checkpoint import Checkpoint
 from jbid.methods.selfdeblur import selfdeblur
-from jbid.run import run
 from jbid.scale import run_in_parts
 from jbid.transforms import over_images
 method = over_images(selfdeblur(7, channels=4, skip_channels=2, scales=1, steps=4))
 keys = jax.vmap(jax.random.key)(jnp.arange(5))
 y = np.random.default_rng(0).random((5, 24, 20, 1), np.float32)
 spread = run_in_parts(method, keys, y, 4)
+# the first two steps, and from what they left the rest
+for steps in (2, 4):
+    resumed = run_in_parts(method, keys, y, steps, checkpoint=Checkpoint(sys.argv[2]))
+np.testing.assert_array_equal(resumed.losses, spread.losses)
+np.testing.assert_array_equal(resumed.restored.image, spread.restored.image)
+# what is loaded is where it is needed, and nowhere else
+loaded = []
+load = Checkpoint.load
+def noted(self, *args):
+    loaded.append(load(self, *args))
+    return loaded[-1]
+Checkpoint.load = noted
+run_in_parts(method, keys, y, 4, checkpoint=Checkpoint(sys.argv[2]))
+leaves = jax.tree.leaves(loaded[0][0])
+assert leaves and all(len(x.sharding.device_set) == 4 and x.addressable_shards[0].data.shape[0] == 2 for x in leaves)
 np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=spread.restored.image)
 """
 
@@ -202,7 +263,7 @@ np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=sp
 def test_several_devices_end_as_one(whole, tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     subprocess.run(
-        [sys.executable, "-c", DEVICES, tmp_path / "out.npz"],
+        [sys.executable, "-c", DEVICES, tmp_path / "out.npz", tmp_path / "checkpoint"],
         env={**os.environ, "XLA_FLAGS": flags},
         cwd=ROOT,
         check=True,
@@ -255,3 +316,69 @@ def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder
     subprocess.run([*command[:-1], str(alone)], cwd=ROOT, check=True, capture_output=True)
     scores = [[row["psnr"] for row in json.loads(path.read_text())["images"]] for path in (out, alone)]
     np.testing.assert_allclose(*scores, atol=0.01)
+
+
+LEAVING = """
+import argparse, sys, time, jax
+from jbid.cli import started, wait_for_others
+def work(args):
+    jax.devices()
+    print("ready", flush=True)
+    if args.index:
+        time.sleep(600)
+    wait_for_others("nothing")
+index = int(sys.argv[2])
+sys.exit(started(argparse.Namespace(distributed=f"localhost:{sys.argv[1]},2,{index}", index=index, run=work)))
+"""
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_ctrl_c_ends_a_process_that_waits_for_others_and_one_that_they_wait_for(who):
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVING, port, str(i)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for i in range(2)
+    ]
+    try:
+        assert all(process.stdout.readline() == b"ready\n" for process in processes)
+        # the first one says that it waits, which may take it a moment
+        while b"waiting" not in processes[0].stderr.readline():
+            assert processes[0].poll() is None
+        time.sleep(0.5)
+        processes[who].send_signal(signal.SIGINT)
+        assert processes[who].wait(timeout=60) in (130, -signal.SIGINT)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_two_processes_share_a_folder_of_photos(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        images.write(tmp_path / "photos" / f"{name}.png", rng.random((40, 36, 1), np.float32))
+    tiny = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2", "--start=random"]
+    command = [sys.executable, "-m", "jbid", "deblur", str(tmp_path / "photos"), "--kernel-size=7", *tiny]
+    port = free_port()
+    both = [
+        subprocess.Popen(
+            [*command, "--out", str(tmp_path / "both"), f"--distributed=localhost:{port},2,{i}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    told = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    # each picture once, and none of the processes all of them
+    assert [sum(f"{name}: kernel" in each for name in "abc") for each in told] == [1, 2]
+    subprocess.run([*command, "--out", str(tmp_path / "alone")], cwd=ROOT, check=True, capture_output=True)
+    made, alone = ({p.name: p for p in (tmp_path / d).iterdir()} for d in ("both", "alone"))
+    assert sorted(made) == sorted(alone) and len(made) == 9
+    for name in "abc":
+        x, y = (images.read(folder[f"{name}_sharp.png"]) for folder in (made, alone))
+        np.testing.assert_allclose(x, y, atol=2 / 255)

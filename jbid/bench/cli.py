@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jbid.bench
-from jbid.cli import Parser, add_method_arguments, complain, json_file, kernel_size, started
+from jbid.cli import Parser, add_method_arguments, complain, json_file, kernel_size, positive, started
 
 # Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
 BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
@@ -59,17 +59,28 @@ def _add_run_arguments(command: argparse.ArgumentParser, out: str) -> None:
     add = command.add_argument
     add_method_arguments(command)
     some = command.add_mutually_exclusive_group()
-    some.add_argument("--limit", type=int, metavar="N", help="the first N images only")
+    some.add_argument("--limit", type=positive, metavar="N", help="the first N images only")
     some.add_argument("--only", nargs="+", metavar="NAME", help="these images only, by their file names")
-    add("--batch", type=int, metavar="B", help="images of one size per launch (default: 1 on CPU, else 4)")
+    add("--tensorboard", type=Path, metavar="DIR", help="write losses, scores and pictures there, too, as its events")
     add("--out", type=json_file, metavar="FILE.json", help=f"default: {out}.json; images beside it")
     add("--resume", action="store_true", help="keep what an earlier run with the same settings has finished")
 
 
+def _add_batch(command: argparse.ArgumentParser) -> None:
+    help = "images of one size per launch (default: 1 on CPU, else 4)"
+    command.add_argument("--batch", type=positive, metavar="B", help=help)
+
+
+def _add_maxshift(command: argparse.ArgumentParser) -> None:
+    help = "of the alignment before scoring (default 10)"
+    command.add_argument("--maxshift", type=int, default=10, metavar="PIXELS", help=help)
+
+
 def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
-    """What benchmarks with a known truth share."""
+    """What benchmarks that score images one by one share, with a known truth."""
     add = command.add_argument
     _add_run_arguments(command, out)
+    _add_batch(command)
     add(
         "--protocol",
         nargs="+",
@@ -78,7 +89,7 @@ def _add_common_arguments(command: argparse.ArgumentParser, out: str) -> None:
         help="how to score; the first one leads (default sd_matlab)",
     )
     add("--full", action=argparse.BooleanOptionalAction, help="error ratio, VIF and what the true kernel gives, too")
-    add("--maxshift", type=int, default=10, metavar="PIXELS", help="of the alignment before scoring (default 10)")
+    _add_maxshift(command)
     add("--lpips", type=Path, metavar="WEIGHTS.pth", help="add LPIPS, by torchvision's alexnet-owt-7be5be79.pth")
     add("--each-seed", action="store_true", help="score all candidates: what does choosing without the truth cost?")
 
@@ -119,6 +130,7 @@ def _add_real_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", type=Path, metavar="DIR", help="a folder of photos (default: lai/real in $JBID_DATA)")
     _add_run_arguments(command, "real_<method>_<preset>")
+    _add_batch(command)
     add("--kernel-size", type=kernel_size, metavar="N", help="odd; auto (default) or half the picture")
     command.set_defaults(run=_real, each_seed=False)
 
@@ -154,7 +166,9 @@ def _add_variance_arguments(command: argparse.ArgumentParser) -> None:
         "--perturb", type=float, default=0.3, metavar="SHARE", help="of the simulated kernel in perturbed (default 0.3)"
     )
     add("--crop", type=int, metavar="N", help="the middle N x N pixels of each image (default: all)")
-    _add_common_arguments(command, "variance_<set>")
+    _add_run_arguments(command, "variance_<set>")
+    add("--protocol", choices=PROTOCOLS, default="sd_matlab", help="how to score (default sd_matlab)")
+    _add_maxshift(command)
     add("--kernel-size", type=kernel_size, metavar="N", help="odd; auto (default) or half the picture")
     command.set_defaults(run=_variance)
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from jbid import images as im
 from jbid.auto import support
 from jbid.bench import report
+from jbid.bench.board import Board, board
 from jbid.bench.protocols import PROTOCOLS, Protocol, protocol
 from jbid.bench.published import PUBLISHED
 from jbid.cli import (
@@ -318,8 +319,6 @@ def scoring(args: argparse.Namespace) -> Scoring:
 
 def chosen_names(args: argparse.Namespace, data: ImageSet) -> Sequence[str]:
     """The names of the images that the arguments ask for. Raises ValueError where there are none."""
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"got --limit {args.limit}, expected at least 1")
     names = args.only or data.NAMES
     wanted = set(getattr(args, "subset", None) or ())
     if wanted:
@@ -441,11 +440,22 @@ def run_cases(
         ready += [case._replace(room=room[case.item.blurred.shape[:2]]) for case in same_settings]
     ready.sort(key=lambda case: (case.room, case.launch), reverse=True)
     mine = my_share(ready)
-    with interruptible() as asked, tqdm(total=len(mine), desc=out.stem, unit="image", dynamic_ncols=True) as bar:
+    place = {case.item.name: i for i, case in enumerate(cases)}
+    items = {case.item.name: case.item for case in cases}
+    with (
+        interruptible() as asked,
+        board(args.tensorboard) as events,
+        tqdm(total=len(mine), desc=out.stem, unit="image", dynamic_ncols=True) as bar,
+    ):
+
+        def keep(row):
+            rows[row["name"]] = row
+            if args.tensorboard:
+                events.row("images", place[row["name"]], row, strip(items[row["name"]], row, folder).panels)
+            bar.update()
 
         def show(row):
-            rows[row["name"]] = row
-            bar.update()
+            keep(row)
             if "seconds" in row and "psnr" in row:
                 tqdm.write(f"{row['name']}: {row['psnr']:.2f} dB {row['ssim']:.4f} in {row['seconds']:.1f} s")
 
@@ -458,12 +468,11 @@ def run_cases(
             if row.get("scoring") != how.told():
                 row = {key: row[key] for key in KEPT if key in row} | _scored(case.item, folder, how)
                 write_json(folder / f"{case.item.name}.json", row)
-            rows[case.item.name] = row
-            bar.update()
+            keep(row)
         for _, group in itertools.groupby(left, lambda case: case.launch):
             alike = list(group)
             for i in range(0, len(alike), batch):
-                for row in () if asked else _solved(alike[i : i + batch], folder, args, how, asked):
+                for row in () if asked else _solved(alike[i : i + batch], folder, args, how, asked, events):
                     show(row)
     if jax.process_count() > 1:
         wait_for_others("rows")
@@ -487,7 +496,7 @@ def _scored(item: Item, folder: Path, how: Scores) -> dict[str, Any]:
 
 
 def _solved(
-    cases: Sequence[Case], folder: Path, args: argparse.Namespace, how: Scores, asked: list
+    cases: Sequence[Case], folder: Path, args: argparse.Namespace, how: Scores, asked: list, events: Board
 ) -> Iterator[dict[str, Any]]:
     """The row of each case, its result written; those of one kernel size share a launch. Nothing where stopped."""
     settings = cases[0].settings
@@ -524,6 +533,7 @@ def _solved(
             row |= {"room": list(task.room), "identity": cases[i].identity}
             row["candidates"] = [candidate.told() for candidate in answer.candidates]
             write_json(folder / f"{item.name}.json", row)
+            events.losses(item.name, answer.losses)
             yield row
         shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -560,8 +570,13 @@ def _score_folder(
     missing = [item.name for item in items if not result_file(args.score, item.name).is_file()]
     if missing:
         raise ValueError(f"{args.score}: {len(missing)} results are missing, the first is {missing[0]}_x.png")
+    if jax.process_index() > 0:
+        # a matter of minutes, which one process does for all
+        wait_for_others("report")
+        return 0
     rows = [{"name": item.name, **_scored(item, args.score, how)} for item in tqdm(items, desc="scoring", unit="image")]
     header["scored"] = args.score.name
     cases = [Case(item, Settings()) for item in items]
     tell(args.command, data, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))
+    wait_for_others("report")
     return 0

@@ -20,7 +20,9 @@ from jbid import images as im
 from jbid import motion
 from jbid.auto import deconvolved, fitted_to, judge
 from jbid.bench import report
-from jbid.bench.table import SETS, Scoring, facts, finished, loaded, scoring
+from jbid.bench.board import Board, board
+from jbid.bench.protocols import Protocol, protocol
+from jbid.bench.table import SETS, facts, finished, loaded
 from jbid.checkpoint import Checkpoint
 from jbid.cli import (
     identity,
@@ -30,6 +32,7 @@ from jbid.cli import (
     progress,
     read_json,
     settings_from,
+    told_of_fewer,
     versions_and_device,
     wait_for_others,
     write_json,
@@ -95,7 +98,7 @@ def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
 
 
 def run_cell(
-    cell: Cell, how: Scoring, checkpoint: Checkpoint, asked: list[bool], memory: int | None
+    cell: Cell, by: Protocol, checkpoint: Checkpoint, asked: list[bool], memory: int | None, events: Board
 ) -> tuple[dict[str, Any], NDArray[np.float32]] | None:
     """The cell's row, with an entry for each seed, and the seeds' kernels; None where it was stopped."""
     item, settings = cell.item, cell.settings
@@ -104,24 +107,19 @@ def run_cell(
     task = prepare(item.blurred, settings._replace(start=needed))
     task = task._replace(starts=starting_kernels(cell, task))
 
-    def fewer(before, now):
-        tqdm.write(f"{cell.name}: out of memory with {before} seeds at once, goes on with {now}")
-
     with progress(cell.name, settings.steps, asked) as on_chunk:
-        options: dict[str, Any] = {"memory": memory, "on_chunk": on_chunk, "on_fewer": fewer}
+        options: dict[str, Any] = {"memory": memory, "on_chunk": on_chunk, "on_fewer": told_of_fewer(cell.name)}
         result = optimised([task], settings, checkpoint=checkpoint, **options)
     if not result.complete:
         return None
+    events.losses(cell.name, result.losses[:, 0])
     kernels, networks = (np.asarray(x)[0] for x in (result.restored.kernel, result.restored.image))
     gray = im.luma(task.observed)[..., 0]
     sound = np.where(np.isfinite(kernels), kernels, 0)
     names = [f"seed {settings.seed + s}" for s in range(settings.seeds)]
     shown = [im.luma(x)[..., 0] for x in networks]
-    # a few at a time, as latent images of hundreds of seeds may be too many
-    latents = [x for i in range(0, len(sound), 16) for x in deconvolved(gray, list(sound[i : i + 16]))]
-    judged = judge(gray, latents, kernels, names, shown)
+    judged = judge(gray, deconvolved(gray, list(sound)), kernels, names, shown)
 
-    by = how.protocols[0]
     picture = item.blurred if by.colour else im.luma(item.blurred)
     known = by.score(finish_large(picture, item.kernel), item.sharp)
     seeds = []
@@ -147,8 +145,10 @@ def run_cell(
     row |= {
         "psnr_blurred": by.score(item.blurred, item.sharp).psnr,
         "identity": cell.identity,
-        "scoring": how.protocols[0].told(),
+        "scoring": by.told(),
     }
+    for told in seeds:
+        events.row(cell.name, told["seed"], told)
     return {**row, "seeds": seeds}, kernels
 
 
@@ -235,6 +235,10 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
     for flag in ("method", "start"):
         if getattr(args, flag):
             raise ValueError(f"got --{flag} {getattr(args, flag)}: variance compares, give --{flag}s")
+    if args.finish is not None:
+        raise ValueError(
+            "variance scores the deconvolution and the network's own image both: drop --finish, --no-finish"
+        )
     if not 0 <= args.perturb <= 1:
         raise ValueError(f"got --perturb {args.perturb}, expected a share from 0 to 1")
     if args.limit is None and not args.only:
@@ -263,7 +267,7 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
 
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench variance`."""
-    how = scoring(args)
+    by = protocol(args.protocol, args.maxshift)
     args.seeds = 32 if args.seeds is None else args.seeds
     cells = _cells(args)
     out = args.out or Path(f"variance_{args.set_name}.json")
@@ -272,11 +276,15 @@ def main(args: argparse.Namespace) -> int:
 
     def kept(cell):
         row = read_json(folder / f"{cell.name}.json")
-        same = row.get("identity") == cell.identity and row.get("scoring") == how.protocols[0].told()
+        same = row.get("identity") == cell.identity and row.get("scoring") == by.told()
         return row if same and (folder / f"{cell.name}.npz").is_file() else None
 
     mine = my_share(cells)
-    with interruptible() as asked, tqdm(total=len(mine), desc=out.stem, unit="launch", dynamic_ncols=True) as bar:
+    with (
+        interruptible() as asked,
+        board(args.tensorboard) as events,
+        tqdm(total=len(mine), desc=out.stem, unit="launch", dynamic_ncols=True) as bar,
+    ):
         for cell in mine:
             row = kept(cell) if args.resume else None
             if row is None and not asked:
@@ -285,7 +293,7 @@ def main(args: argparse.Namespace) -> int:
                 if not args.resume:
                     shutil.rmtree(place, ignore_errors=True)
                 checkpoint = Checkpoint(place, seconds=args.checkpoint_every)
-                made = run_cell(cell, how, checkpoint, asked, args.memory)
+                made = run_cell(cell, by, checkpoint, asked, args.memory, events)
                 if made:
                     row, kernels = made
                     with im.replacing(folder / f"{cell.name}.npz") as temporary:
@@ -300,12 +308,12 @@ def main(args: argparse.Namespace) -> int:
         rows = {cell.name: row for cell in cells if (row := kept(cell))}
     found = [rows[cell.name] for cell in cells if cell.name in rows]
     if found and jax.process_index() == 0:
-        _report(found, folder, cells, how, args, out)
+        _report(found, folder, cells, by, args, out)
     return finished(len(found) == len(cells), out)
 
 
 def _report(
-    rows: list[dict[str, Any]], folder: Path, cells: Sequence[Cell], how: Scoring, args: argparse.Namespace, out: Path
+    rows: list[dict[str, Any]], folder: Path, cells: Sequence[Cell], by: Protocol, args: argparse.Namespace, out: Path
 ) -> None:
     kernels = {row["name"]: np.load(folder / f"{row['name']}.npz")["kernels"] for row in rows}
     alike = {name: agreements(each) for name, each in kernels.items()}
@@ -321,7 +329,7 @@ def _report(
     header = {
         "benchmark": "variance",
         "set": args.set_name,
-        "protocol": how.protocols[0].told(),
+        "protocol": by.told(),
         **versions_and_device(),
     }
     print(facts(header))
