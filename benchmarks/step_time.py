@@ -5,8 +5,9 @@
 The same network (SelfDeblur's), loss, optimiser and sizes (255x255 pixels, kernel 21) on both sides, in one process, in
 alternating rounds; the best round of each counts. Compile time is apart. Memory: `working` is what a step itself
 takes: XLA's own plan (temporaries, arguments, outputs), and for PyTorch the growth of the process over its steps;
-`process` is the largest resident size of a fresh process that does nothing else, compiler included. On a GPU, float32,
-TF32 and bf16 are timed as well, and memory is what the device's allocators report.
+`process` is the largest resident size of a fresh process that does nothing else, compiler included. jbid's networks
+in bfloat16 are timed beside; on a GPU PyTorch's in TF32 and bf16 as well, and memory is what the device's allocators
+report.
 
 Needs the `bench` extra. Costs about ten minutes on two cores.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from jbid.allocator import keep_memory
 
@@ -43,7 +45,7 @@ def torch_step(channels: int, loss: str, *, layout: str = "contiguous", autocast
     return Step(blurred, KERNEL, channels=channels, loss=loss, autocast=dtype, channels_last=layout == "channels_last")
 
 
-def jbid_step(channels: int, loss: str, seeds: int = 1):
+def jbid_step(channels: int, loss: str, seeds: int = 1, dtype: Literal["float32", "bfloat16"] = "float32"):
     """A function that advances its own state by one step, the seconds it took to compile, XLA's memory plan in MB."""
     import jax
 
@@ -52,7 +54,7 @@ def jbid_step(channels: int, loss: str, seeds: int = 1):
     from jbid.transforms import over_seeds
 
     ssim_from = 0 if loss == "ssim" else 10**9
-    method = selfdeblur(KERNEL, channels=channels, ssim_from=ssim_from)
+    method = selfdeblur(KERNEL, channels=channels, ssim_from=ssim_from, dtype=dtype)
     if seeds > 1:
         method = over_seeds(method)
     key = jax.random.key(0) if seeds == 1 else jax.random.split(jax.random.key(0), seeds)
@@ -157,7 +159,7 @@ def main() -> None:
         row: dict = {}
         for loss in ("mse", "ssim"):
             step, compile_seconds, _ = jbid_step(channels, loss)
-            steps = {"jbid": step}
+            steps = {"jbid": step, "jbid_bf16": jbid_step(channels, loss, dtype="bfloat16")[0]}
             layouts = ("contiguous", "channels_last")
             steps |= {f"torch_{layout}": torch_step(channels, loss, layout=layout) for layout in layouts}
             if gpu:

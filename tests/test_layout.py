@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,24 @@ def test_imports_point_one_way(path):
         source = path.read_text()
         for word in ("jax.jit(", "print(", "os.environ", "open("):
             assert word not in source, f"{word} below run"
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a Markdown file's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT.parent / "docs").glob("*.md"))])
+def test_links_of_the_pages_lead_somewhere(page):
+    """In the repository; `make docs` checks those of the site."""
+    source = ROOT.parent / page
+    for link in re.findall(r"\]\(\s*([^)\s]+)\s*\)", source.read_text()):
+        assert "://" not in link, f"{page}: {link} cannot be checked without a network"
+        name, _, anchor = link.partition("#")
+        target = source.parent / name if name else source
+        # the site alone has the notebooks and the API beside its pages
+        if name.endswith(".ipynb"):
+            target = ROOT.parent / name
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or target.suffix != ".md" or anchor in headings(target), f"{page}: {link}"
