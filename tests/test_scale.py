@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -26,7 +27,7 @@ from jbid.methods.selfdeblur import selfdeblur
 from jbid.prior import deep_prior, free_kernel
 from jbid.run import run
 from jbid.scale import even_part, parse_memory, run_in_parts, step_memory
-from jbid.settings import resolve
+from jbid.settings import build, resolve
 from jbid.transforms import over_images
 from jbid.types import Estimate, Generator
 
@@ -204,6 +205,29 @@ def test_pictures_of_many_sizes_share_few_rooms():
     assert "robust" not in PADDED
     own = rooms(lai, resolve([("test", {"method": "robust", "patch": 0})]))
     assert all(shape == room for shape, room in own.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["selfdeblur", "gkpile", "robust", "explore"])
+def test_steps_can_be_lowered_for_accelerators(name, dtype):
+    """Scanned, as they are driven there, without a call back to the host, and in the number format asked for."""
+    values = {"method": name, "preset": "quick", "channels": 8, "skip_channels": 4, "scales": 2}
+    if name == "explore":
+        if dtype == "bfloat16":
+            pytest.skip("explore has no such option")
+    else:
+        values["dtype"] = dtype
+    channels = 3 if name == "explore" else 1
+    method = over_images(build(resolve([("test", values)]), 31, channels))
+    keys, y = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 48, 40, channels))
+
+    def several(state, y, t):
+        return jax.lax.scan(lambda state, i: method.step(state, y, i), state, t + jnp.arange(10))
+
+    state = jax.eval_shape(method.init, keys, y, jnp.ones((2, 31, 31)) / 961)
+    lowered = jax.export.export(jax.jit(several), platforms=["tpu", "cuda"])(state, y, jnp.asarray(0)).mlir_module()
+    assert "callback" not in lowered and "f64" not in lowered
+    assert ("bf16" in lowered) == (dtype == "bfloat16")
 
 
 def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
