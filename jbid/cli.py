@@ -266,42 +266,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     return started(args)
 
 
-def wait_for_others(what: str) -> None:
-    """Return when all processes of the run have come as far, however long that takes; at once where there is one."""
+def wait_for_others(what: str, seconds: int = 30 * 86400) -> None:
+    """Return when all processes of the run have come as far, however long that takes; at once where there is one.
+
+    Raises jax.errors.JaxRuntimeError where they have not after so many seconds.
+    """
     import jax
 
     if jax.process_count() == 1:
         return
     from orbax.checkpoint.multihost import sync_global_processes
 
-    print("jbid: done here, waiting for the other processes", file=sys.stderr)
+    sys.stdout.flush()
     # Ctrl-C is the system's matter meanwhile, as no Python runs; all that was made is kept
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
-        sync_global_processes(what, timeout=30 * 86400, processes=set(range(jax.process_count())))
+        sync_global_processes(what, timeout=seconds, processes=set(range(jax.process_count())))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
+def _left(code: int) -> int:
+    """The exit code of a process of several that ends before its time; it may not return.
+
+    Those that end for the same reason, as for a wrong option, end together and in order. Else JAX would wait for
+    the others at the end, for minutes, and then abort.
+    """
+    import jax
+
+    try:
+        wait_for_others("leaving", seconds=5)
+    except jax.errors.JaxRuntimeError:
+        print("jbid: ends without the other processes, whose run ends with this one's", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def started(args: argparse.Namespace) -> int:
     """The exit code of the command that the arguments chose, in one process or as one of several."""
+    early = False
 
     def command():
-        join_processes(getattr(args, "distributed", None))
-        try:
-            return args.run(args)
-        except KeyboardInterrupt:
-            import jax
+        nonlocal early
+        given = getattr(args, "distributed", None)
+        join_processes(given)
+        early = given is not None
+        code = args.run(args)
+        early = False
+        return code
 
-            if jax.distributed.is_initialized():
-                # else JAX would wait for the others at the end, for minutes
-                print("jbid: left without the other processes, whose run ends with this one's", file=sys.stderr)
-                sys.stdout.flush()
-                os._exit(INTERRUPTED)
-            raise
-
-    return guarded(command)
+    code = guarded(command)
+    return _left(code) if early else code
 
 
 def keep_compilations() -> None:
@@ -444,7 +461,8 @@ def resumed(path: Path, settings: dict[str, Any], resume: bool) -> dict[str, Any
     Raises ValueError for a report with other settings.
     """
     told = read_json(path) if resume else {}
-    if told and told.get("settings") != settings:
+    # as they are read back: tuples are lists there
+    if told and told.get("settings") != json.loads(json.dumps(settings)):
         raise ValueError(f"{path}: made with other settings or weights; choose another --out or drop --resume")
     return told
 
@@ -643,7 +661,7 @@ def _deblur(args: argparse.Namespace) -> int:
                 # the task holds the picture from here on
                 ready[path] = (photo._replace(image=np.zeros((0, 0, 1), np.float32)), task, name)
                 if asked:
-                    return INTERRUPTED
+                    raise KeyboardInterrupt
             alike: dict[tuple, list[Path]] = {}
             for path, (_, task, _) in ready.items():
                 alike.setdefault((task.room, task.observed.shape[2], task.kernel_shape), []).append(path)
@@ -672,10 +690,10 @@ def _deblur(args: argparse.Namespace) -> int:
                     write(path, photo, task, answer, complete, name)
                 if not complete:
                     print("stopped early; --resume with the same arguments goes on from here")
-                    return INTERRUPTED
+                    raise KeyboardInterrupt
                 shutil.rmtree(folder, ignore_errors=True)
                 if asked:
-                    return INTERRUPTED
+                    raise KeyboardInterrupt
     # who leaves ends the run of the others, and what they go on from lies there too
     wait_for_others("pictures")
     if jax.process_index() == 0:

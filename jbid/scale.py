@@ -84,7 +84,8 @@ def run_in_parts(
     need, by the compiler's count for a step, no more than `memory` bytes on each device (default: `SHARE` of what is
     free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins
     anew, and `on_fewer(before, now)` is told. With `checkpoint` each part is saved by itself, those that are done for
-    good; parts are as large as those that it holds already, whatever is free now.
+    good; what it holds goes on in parts of the same size, whatever is free now, unless `memory` or another number of
+    devices forbids it.
 
     Raises ValueError where a single unit does not fit.
     """
@@ -103,10 +104,16 @@ def run_in_parts(
     if devices[0].platform == "cpu":
         most = min(most, CPU_MOST)
     budget = free_memory() if memory is None else memory
-    # what was begun in parts goes on in parts of that size, or they would begin anew
-    begun = [int(name.removeprefix("0-")) for name in checkpoint.parts() if name.startswith("0-")] if checkpoint else []
-    begun = [size for size in begun if size % len(devices) == 0]
-    while most > 1 and not begun:
+
+    def begun(first: int) -> int | None:
+        """The size of the part from there on that a checkpoint holds; of several, all but the least were too large."""
+        ends = [name.split("-") for name in checkpoint.parts()] if checkpoint else []
+        sizes = [int(end) - int(start) for start, end in ends if int(start) == first]
+        fitting = [size for size in sizes if size % len(devices) == 0 and size // len(devices) <= most]
+        return min(fitting, default=None)
+
+    # what was begun goes on in the same parts, or it would begin anew, but for a memory that is asked for
+    while most > 1 and (memory is not None or not begun(0)):
         # a single unit is let through whatever it needs: the machine has the last word
         each = even_part(units, most, len(devices)) // len(devices)
         try:
@@ -122,8 +129,9 @@ def run_in_parts(
 
     done: list[Result] = []
     first, wanted, asked = 0, steps, False
-    size = begun[0] if begun else even_part(units, most, len(devices))
+    usual = begun(0) or even_part(units, most, len(devices))
     while first < units:
+        size = begun(first) or usual
         last = min(first + size, units)
         # the last unit fills up what is missing to equal parts, so that one program does for all
         at = np.minimum(np.arange(first, first + size), units - 1)
@@ -147,9 +155,9 @@ def run_in_parts(
                     "out of memory with a single image and seed: use a smaller --patch or network (--set channels=32)"
                 ) from None
             before, most = size, max(1, size // len(devices) // 2)
-            size = even_part(units - first, most, len(devices))
+            usual = even_part(units - first, most, len(devices))
             if on_fewer:
-                on_fewer(before, size)
+                on_fewer(before, usual)
             # programs for the larger part, and arrays that the error's traceback holds, are in the way now
             del error
             jax.clear_caches()

@@ -82,6 +82,8 @@ _HINTS = {name: hint for name, hint in typing.get_type_hints(Settings).items() i
 def _check(name: str, value: Any, hint: Any, source: str) -> None:
     if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)):
         expected = str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("collections.abc.", "")
+        if typing.get_origin(hint) is Literal:
+            expected = f"one of {', '.join(map(str, typing.get_args(hint)))}"
         raise ValueError(f"{source}: got {name} = {value!r}, expected {expected}")
 
 

@@ -344,7 +344,13 @@ def test_seeds_of_several_starts(levin_folder, tmp_path, capsys):
     kept = (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns
     assert main([*args, "--resume"]) == 0
     assert (tmp_path / "variance" / "im1_kernel5_img_selfdeblur_random.npz").stat().st_mtime_ns == kept
-    wrong = {"--start=edges": "--starts", "--no-finish": "both", "--crop=500": "64 to 255", "--perturb=2": "0 to 1"}
+    wrong = {
+        "--start=edges": "--starts",
+        "--set=start=edges": "--starts",
+        "--no-finish": "both",
+        "--crop=500": "64 to 255",
+        "--perturb=2": "0 to 1",
+    }
     for flag, word in wrong.items():
         assert main([*args, flag]) == 2
         assert word in capsys.readouterr().err
@@ -431,7 +437,10 @@ def test_tensorboard_has_losses_scores_and_pictures(levin_folder, tmp_path):
     out, board = tmp_path / "run.json", tmp_path / "board"
     args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--out", str(out), *TINY]
     assert main([*args, "--steps=10", "--seeds=2", "--no-full", "--tensorboard", str(board)]) == 0
-    (events,) = board.glob("events*")
+    scored = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--score", str(tmp_path / "run")]
+    assert main([*scored, "--no-full", "--tensorboard", str(tmp_path / "again")]) == 0
+    (again,), (events,) = (folder.glob("events*") for folder in (tmp_path / "again", board))
+    assert b"images/psnr" in again.read_bytes() and b"restored" in again.read_bytes()
     content, found, at = events.read_bytes(), {}, 0
     while at < len(content):
         # a record is its length, that one's checksum, the event and its checksum

@@ -15,7 +15,7 @@ from skimage import data, io, transform
 
 from jbid import images as im
 from jbid.blur import blur, crop_centre
-from jbid.cli import main
+from jbid.cli import main, resumed, write_json
 from jbid.metrics import align, psnr
 from jbid.motion import gaussian_process_kernel
 from jbid.settings import parse_assignment, read_config, resolve
@@ -98,6 +98,7 @@ def test_bad_pictures(capsys, photo, tmp_path):
         (["--kernel-size=65"], "larger than the image"),
         (["--kernel-size=8"], "odd"),
         (["--set=chanels=3"], "'channels'"),
+        (["--set=dtype=fp16"], "bfloat16"),
         (["--set=channels=wide"], "int"),
         (["--set=channels"], "key=value"),
         (["--set=kernel_net=cnn"], "kernel_net"),
@@ -386,3 +387,12 @@ def test_a_known_kernel_asks_each_method_for_its_own(tmp_path):
     asked = [resolve([("config", {"method": m})], known_kernel=True).options["loss"] for m in ("selfdeblur", "robust")]
     assert asked == ["ssim", "huber"]
     assert resolve([("config", {"preset": "instant"})], known_kernel=True).options["loss"] == "mse_ssim"
+
+
+def test_a_benchmark_goes_on_with_what_has_the_same_settings(tmp_path):
+    """As they are after a way through a file, which has no tuples."""
+    path, settings = tmp_path / "report.json", {"milestones": (1, 2), "steps": 3}
+    write_json(path, {"settings": settings, "images": [1]})
+    assert resumed(path, settings, True)["images"] == [1] and resumed(path, settings, False) == {}
+    with pytest.raises(ValueError, match="other settings"):
+        resumed(path, settings | {"steps": 4}, True)

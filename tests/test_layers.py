@@ -115,14 +115,26 @@ def test_norm_of_half_the_bits_sums_in_all_of_them():
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_bias_of_half_the_bits_has_an_exact_gradient(size):
+    """It is a sum over all pixels, and what is lost of it would make the bias drift."""
+    x = random(0, (96, 96, 4))
+    conv = layers.Conv(3, size, dtype=jnp.bfloat16)
+    params = conv.init(jax.random.key(1), x)
+    weights = jnp.array([1.0, 0.01, -3.0])
+    bias = jax.grad(lambda p: (conv.apply(p, x).astype(jnp.float32) * weights).sum())(params)["params"]["bias"]
+    np.testing.assert_allclose(bias, 96**2 * weights.astype(jnp.bfloat16).astype(jnp.float32), rtol=1e-5)
+
+
 def test_bfloat16_is_for_what_is_between_parameters_and_image():
-    z = 0.1 * random(0, (64, 48, 8))
-    exact, half = (Skip(channels=16, skip_channels=4, dtype=dtype) for dtype in (None, jnp.bfloat16))
+    z = 0.1 * random(0, (128, 112, 8))
+    # with more scales the last has norms over a few pixels, whose gradient nothing but float32 comes near to
+    exact, half = (Skip(channels=16, skip_channels=4, scales=3, dtype=dtype) for dtype in (None, jnp.bfloat16))
     params = half.init(jax.random.key(1), z)
     chex.assert_trees_all_equal(params, exact.init(jax.random.key(1), z))
 
     def loss(params, net):
-        return jnp.square(net.apply(params, z) - random(2, (64, 48, 1))).mean()
+        return jnp.square(net.apply(params, z) - random(2, (128, 112, 1))).mean()
 
     x, wanted = half.apply(params, z), exact.apply(params, z)
     assert x.dtype == jnp.float32
@@ -130,11 +142,10 @@ def test_bfloat16_is_for_what_is_between_parameters_and_image():
     assert not np.allclose(x, wanted, atol=1e-4)
     # more levels than eight bits have
     assert len(np.unique(x)) > 1000
-    found, true = (
-        jnp.concatenate([g.ravel() for g in jax.tree.leaves(jax.grad(loss)(params, net))]) for net in (half, exact)
-    )
+    grads = [jax.grad(loss)(params, net) for net in (half, exact)]
+    found, true = (jnp.concatenate([g.ravel() for g in jax.tree.leaves(grad)]) for grad in grads)
     assert found.dtype == jnp.float32
-    assert found @ true > 0.95 * jnp.linalg.norm(found) * jnp.linalg.norm(true)
+    assert found @ true > 0.99 * jnp.linalg.norm(found) * jnp.linalg.norm(true)
 
 
 @pytest.mark.parametrize("shape", [(45, 38), (32, 33), (21, 64)])

@@ -138,9 +138,39 @@ def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_p
     run_in_parts(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
     assert Checkpoint(tmp_path).parts() == [f"{i}-{i + 1}" for i in range(5)]
     seen = []
-    again = run_in_parts(method, *given, STEPS, checkpoint=Checkpoint(tmp_path), on_chunk=lambda now: seen.append(now))
-    same(again, whole)
+    options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
+    same(run_in_parts(method, *given, STEPS, **options), whole)
     assert not seen
+
+
+def test_parts_that_were_halved_are_resumed_as_they_were(method, given, whole, tmp_path, monkeypatch):
+    """But for a memory that is asked for, which may be why it is run again."""
+    sizes, short = [], True
+
+    def limited(spread, keys, *args, checkpoint, **options):
+        sizes.append(len(keys))
+        if short and len(keys) > 1 and len(sizes) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        if short and len(sizes) > 3:
+            raise KeyboardInterrupt
+        return run(spread, keys, *args, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(scale, "run", limited)
+    monkeypatch.setattr(scale, "CPU_MOST", 2)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_parts(method, *given, STEPS, checkpoint=Checkpoint(tmp_path))
+    assert sizes == [2, 2, 1, 1] and Checkpoint(tmp_path).parts() == ["0-2", "2-3"]
+    sizes.clear()
+    short = False
+    seen = []
+    options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
+    same(run_in_parts(method, *given, STEPS, **options), whole)
+    # the first three units were done
+    assert sizes == [2, 1, 2] and len(seen) == 1
+    sizes.clear()
+    run_in_parts(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    assert sizes == [1] * 5
 
 
 def test_many_kernels_are_deconvolved_with_a_few_at_a_time(monkeypatch):
@@ -344,39 +374,47 @@ def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder
 
 LEAVING = """
 import argparse, sys, time, jax
-from jbid.cli import started, wait_for_others
+from jbid.cli import interruptible, started, wait_for_others
 def work(args):
     jax.devices()
     print("ready", flush=True)
-    if args.index:
-        time.sleep(600)
-    wait_for_others("nothing")
-index = int(sys.argv[2])
-sys.exit(started(argparse.Namespace(distributed=f"localhost:{sys.argv[1]},2,{index}", index=index, run=work)))
+    if args.index == 0:
+        wait_for_others("nothing")
+    if args.how == "error":
+        raise ValueError("no such thing")
+    with interruptible() as asked:
+        while not asked:
+            time.sleep(0.1)
+    raise KeyboardInterrupt
+_, port, index, how = sys.argv
+sys.exit(started(argparse.Namespace(distributed=f"localhost:{port},2,{index}", index=int(index), how=how, run=work)))
 """
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_ctrl_c_ends_a_process_that_waits_for_others_and_one_that_they_wait_for(who):
+@pytest.mark.parametrize("who, how, codes", [(0, "signal", (-2, 130)), (1, "signal", (130,)), (1, "error", (2,))])
+def test_a_process_ends_though_others_wait_or_work(who, how, codes, tmp_path):
+    """By Ctrl-C, where it waits and where it works, or by an error of its own; soon, and not by an abort."""
     port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LEAVING, port, str(i)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for i in range(2)
-    ]
+    told = [tmp_path / f"{i}.txt" for i in range(2)]
+    processes = []
     try:
-        assert all(process.stdout.readline() == b"ready\n" for process in processes)
-        # the first one says that it waits, which may take it a moment
-        while b"waiting" not in processes[0].stderr.readline():
-            assert processes[0].poll() is None
-        time.sleep(0.5)
-        processes[who].send_signal(signal.SIGINT)
-        assert processes[who].wait(timeout=60) in (130, -signal.SIGINT)
+        for i, path in enumerate(told):
+            with path.open("w") as file:
+                command = [sys.executable, "-c", LEAVING, port, str(i), how]
+                processes.append(subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file))
+        begun = time.monotonic()
+        while not all("ready" in path.read_text() for path in told) and time.monotonic() - begun < 120:
+            time.sleep(0.1)
+        # until the first one waits
+        time.sleep(2)
+        if how == "signal":
+            processes[who].send_signal(signal.SIGINT)
+        assert processes[who].wait(timeout=60) in codes
+        assert "Traceback" not in told[who].read_text() and "stack trace" not in told[who].read_text()
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def test_two_processes_share_a_folder_of_photos(tmp_path):
@@ -396,7 +434,11 @@ def test_two_processes_share_a_folder_of_photos(tmp_path):
         )
         for i in range(2)
     ]
-    told = [process.communicate(timeout=300)[0] for process in both]
+    try:
+        told = [process.communicate(timeout=240)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
     assert [process.returncode for process in both] == [0, 0]
     # each picture once, and none of the processes all of them
     assert [sum(f"{name}: kernel" in each for name in "abc") for each in told] == [1, 2]

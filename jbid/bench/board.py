@@ -29,13 +29,13 @@ class Board:
         self._writer = SummaryWriter(str(folder), filename_suffix=f".{jax.process_index()}")
 
     def losses(self, name: str, losses: NDArray) -> None:
-        """The loss (steps, seeds) of one image's run, every ten steps: of the one seed, or over the seeds."""
+        """The loss (steps, seeds) of one image's run, every ten steps and at the end; of many seeds three of them."""
         if self._writer is None:
             return
         kinds: dict[str, Callable[[NDArray], Any]] = {"": np.nanmin}
         if losses.shape[1] > 1:
             kinds = {"lowest": np.nanmin, "median": np.nanmedian, "highest": np.nanmax}
-        for t in range(CHUNK - 1, len(losses), CHUNK):
+        for t in sorted({*range(CHUNK - 1, len(losses), CHUNK), len(losses) - 1} - {-1}):
             if np.isfinite(losses[t]).any():
                 for word, of in kinds.items():
                     self._writer.add_scalar("/".join(filter(None, ("loss", name, word))), of(losses[t]), t + 1)
@@ -45,7 +45,7 @@ class Board:
         if self._writer is None:
             return
         for key, value in row.items():
-            if isinstance(value, (int, float)):
+            if isinstance(value, (int, float)) and np.isfinite(value):
                 self._writer.add_scalar(f"{table}/{key}", value, at)
         for caption, image in panels:
             shown = np.clip(np.broadcast_to(image, (*image.shape[:2], 3)), 0, 1)

@@ -400,11 +400,11 @@ def result_file(folder: Path, name: str) -> Path:
 
 def finished(complete: bool, out: Path) -> int:
     """The exit code; what was kept for resuming is cleared away where all is done."""
+    # who leaves ends the run of the others
+    wait_for_others("report")
     if not complete:
         print("not complete; --resume with the same arguments goes on from here")
         return INTERRUPTED
-    # who leaves ends the run of the others
-    wait_for_others("report")
     if jax.process_index() == 0:
         shutil.rmtree(out.parent / out.stem / ".jbid", ignore_errors=True)
     return 0
@@ -574,7 +574,12 @@ def _score_folder(
         # a matter of minutes, which one process does for all
         wait_for_others("report")
         return 0
-    rows = [{"name": item.name, **_scored(item, args.score, how)} for item in tqdm(items, desc="scoring", unit="image")]
+    rows: list[dict[str, Any]] = []
+    with board(args.tensorboard) as events:
+        for i, item in enumerate(tqdm(items, desc="scoring", unit="image")):
+            rows.append({"name": item.name, **_scored(item, args.score, how)})
+            if args.tensorboard:
+                events.row("images", i, rows[-1], strip(item, rows[-1], args.score).panels)
     header["scored"] = args.score.name
     cases = [Case(item, Settings()) for item in items]
     tell(args.command, data, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))

@@ -42,12 +42,13 @@ from jbid.data.synthetic import MIXED, centre
 from jbid.deblur import Start, Task, optimised, prepare
 from jbid.metrics import kernel_similarity
 from jbid.score import NO_TERMS, Terms, similarities
-from jbid.settings import Settings
+from jbid.settings import Settings, parse_assignment, read_config
 from jbid.tiles import finish_large
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SEEDS = 32  # of each start, unless told otherwise
 FAILED = 3.0  # error ratio from which on a restoration counts as failed, Levin et al. 2009
 SAMPLES = 300  # random sets of seeds that a regret is the mean of
 
@@ -147,8 +148,6 @@ def run_cell(
         "identity": cell.identity,
         "scoring": by.told(),
     }
-    for told in seeds:
-        events.row(cell.name, told["seed"], told)
     return {**row, "seeds": seeds}, kernels
 
 
@@ -232,13 +231,12 @@ def summary(row: dict[str, Any], alike: NDArray) -> dict[str, Any]:
 
 
 def _cells(args: argparse.Namespace) -> list[Cell]:
-    for flag in ("method", "start"):
-        if getattr(args, flag):
-            raise ValueError(f"got --{flag} {getattr(args, flag)}: variance compares, give --{flag}s")
-    if args.finish is not None:
-        raise ValueError(
-            "variance scores the deconvolution and the network's own image both: drop --finish, --no-finish"
-        )
+    given = dict(parse_assignment(text) for text in args.set) | (read_config(args.config) if args.config else {})
+    for name in ("method", "start"):
+        if value := getattr(args, name) or given.get(name):
+            raise ValueError(f"got {name} {value}: variance compares, give --{name}s in its place")
+    if args.finish is not None or "finish" in given:
+        raise ValueError("variance scores the deconvolution and the network's own image both: leave out finish")
     if not 0 <= args.perturb <= 1:
         raise ValueError(f"got --perturb {args.perturb}, expected a share from 0 to 1")
     if args.limit is None and not args.only:
@@ -255,7 +253,8 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
     cells = []
     for method, start in itertools.product(args.methods, args.starts):
         word = {"average": "uniform", "perturbed": "encoder"}.get(start, start)
-        settings = settings_from(argparse.Namespace(**vars(args) | {"method": method, "start": word}))
+        chosen = argparse.Namespace(**vars(args) | {"method": method, "start": word})
+        settings = settings_from(chosen, [("variance", {"seeds": SEEDS})])
         if not settings.steps:
             raise ValueError("the preset instant has no seeds; use --preset quick")
         if start == "average" and "kernel_hold" in settings.options:
@@ -268,7 +267,6 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
 def main(args: argparse.Namespace) -> int:
     """`python -m jbid.bench variance`."""
     by = protocol(args.protocol, args.maxshift)
-    args.seeds = 32 if args.seeds is None else args.seeds
     cells = _cells(args)
     out = args.out or Path(f"variance_{args.set_name}.json")
     folder = out_dir(out.parent / out.stem)
@@ -302,6 +300,8 @@ def main(args: argparse.Namespace) -> int:
                     shutil.rmtree(place, ignore_errors=True)
             if row:
                 rows[cell.name] = row
+                for told in row["seeds"]:
+                    events.row(cell.name, told["seed"], told)
                 bar.update()
     if jax.process_count() > 1:
         wait_for_others("rows")
@@ -346,7 +346,7 @@ def _report(
                 figure.savefig(temporary, dpi=110)
     strips = (_strip(row, kernels[row["name"]]) for row in rows)
     content = {"summary": summaries, "launches": rows}
-    title = f"Initialisations: {args.seeds} seeds, {args.set_name}"
+    title = f"Initialisations: {cells[0].settings.seeds} seeds, {args.set_name}"
     report.write_report(out, title, header, content, [table], plots, strips)
 
 

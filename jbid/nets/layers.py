@@ -93,6 +93,16 @@ def _correlate_stride2(x: Array, weight: Array) -> Array:
     return _correlate(blocks, taps.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1), 1, 0)
 
 
+def _exact(x: Array) -> Array:
+    """x as float32 where it is of fewer bits, in which sums over an image's pixels would be rounded away."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _plus(y: Array, bias: Array) -> Array:
+    # exactly, because the bias's gradient is a sum over the pixels
+    return (_exact(y) + bias).astype(y.dtype)
+
+
 class Conv(nn.Module):
     """Correlation y[o] = b[o] + sum_i w[i, o] * x[i] over a mirror- or zero-padded image; output ceil(h / stride).
 
@@ -111,9 +121,9 @@ class Conv(nn.Module):
         init = torch_uniform(c * self.size**2)
         weight = self.param("weight", init, (self.size, self.size, c, self.features))
         bias = self.param("bias", init, (self.features,))
-        x, weight, bias = nn.dtypes.promote_dtype(x, weight, bias, dtype=self.dtype)
+        x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.size == 1 and self.stride == 1:
-            return x @ weight[0, 0] + bias
+            return _plus(x @ weight[0, 0], bias)
         p = (self.size - 1) // 2
         if self.padding == "reflect":
             x, p = pad_reflect(x, p), 0
@@ -122,18 +132,13 @@ class Conv(nn.Module):
             y = jax.lax.platform_dependent(x, weight, cpu=_correlate_stride2, default=strided)
         else:
             y = _correlate(x, weight, self.stride, p)
-        return y + bias
+        return _plus(y, bias)
 
 
 @jax.custom_vjp
 def standardise(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
     """(x - mean) / sqrt(var + eps) per channel over the pixels, with the biased variance; in float32 at least."""
     return _standardise_forward(x, eps)[0]
-
-
-def _exact(x: Array) -> Array:
-    """x as float32 where it is of fewer bits, in which sums over an image's pixels would be rounded away."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _standardise_forward(x, eps):
