@@ -1,9 +1,11 @@
-"""Start-up of the command line: memory that the C library keeps mapped between steps."""
+"""What the system gives a process: memory that the C library keeps mapped between steps, and mappings in number."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from pathlib import Path
 
 _TUNABLES = {
     "glibc.malloc.hugetlb": 1,
@@ -25,3 +27,26 @@ def keep_memory() -> None:
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(f"{name}={value}" for name, value in _TUNABLES.items())
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+SHARE = 0.5  # of the mappings that a process may have; a picture of a new size takes some thousand
+
+
+def forget_programs() -> None:
+    """Let go of all compiled programs where this process comes near to as many mappings as Linux allows it.
+
+    XLA's programs for CPUs take hundreds each. Where there are none left (there are 65,530, unless vm.max_map_count says
+    otherwise, enough for Lai's first 88 images), the compiler ends the process with "Unable to allocate section
+    memory". Nothing happens on other systems.
+    """
+    try:
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        with open("/proc/self/maps", "rb") as file:
+            count = sum(1 for _ in file)
+    except OSError:
+        return
+    if count > SHARE * most:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid import images as im
+from jbid.allocator import forget_programs
 from jbid.auto import (
     SECOND_SETTINGS,
     Candidate,
@@ -137,6 +138,8 @@ def prepare(picture: NDArray, settings: Settings, *, kernel: NDArray | None = No
     does not go with the kernel size.
     """
     began = time.perf_counter()
+    # here, as each size of picture has programs of its own
+    forget_programs()
     picture = np.asarray(picture, np.float32)
     check_size(picture.shape, settings.kernel_size)
     if settings.linear:

@@ -19,6 +19,7 @@ import optax
 import pytest
 
 from jbid import deblur, images, scale
+from jbid.allocator import forget_programs
 from jbid.auto import deconvolved
 from jbid.checkpoint import Checkpoint
 from jbid.deblur import PADDED, prepare, rooms, solve
@@ -191,6 +192,28 @@ def test_parts_are_even_and_hold_all():
                 parts = -(-units // size)
                 # no more parts than needed, and copies only to fill up the last round
                 assert parts == -(-units // (most * devices)) and parts * size - units < parts * devices
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="of Linux")
+def test_programs_are_let_go_of_before_their_mappings_run_out(monkeypatch):
+    """And made anew where they are needed again."""
+
+    def mappings():
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    made = [jax.jit(lambda x, n=n: jnp.sort(jnp.fft.fft2(x).real, 0) * n) for n in range(20)]
+    x = jnp.ones((16, 16))
+    before = mappings()
+    answers = [np.asarray(f(x)) for f in made]
+    after = mappings()
+    assert after > before
+    forget_programs()
+    # far from the limit nothing is lost
+    assert mappings() >= after
+    monkeypatch.setattr("jbid.allocator.SHARE", 0)
+    forget_programs()
+    assert mappings() < after
+    np.testing.assert_array_equal(made[3](x), answers[3])
 
 
 def test_sizes_of_memory_are_read():
