@@ -35,7 +35,7 @@ SHARE = 0.5  # of the mappings that a process may have; a picture of a new size 
 def forget_programs() -> None:
     """Let go of all compiled programs where this process comes near to as many mappings as Linux allows it.
 
-    XLA's programs for CPUs take hundreds each. Where there are none left (there are 65,530, unless vm.max_map_count says
+    XLA's programs for CPUs take hundreds each. Where there are none left (65,530, unless vm.max_map_count says
     otherwise, enough for Lai's first 88 images), the compiler ends the process with "Unable to allocate section
     memory". Nothing happens on other systems.
     """
