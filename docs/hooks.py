@@ -41,6 +41,7 @@ def results_table() -> str:
             continue
         settings = told.get("settings", {})
         method = f"{settings.get('method', '')} {settings.get('preset', '')}, start {settings.get('start', '')}"
+        method += ", bfloat16" if settings.get("options", {}).get("dtype") == "bfloat16" else ""
         by = f"{told['protocol']['name']}, maxshift {told['protocol']['maxshift']}"
         scale = told.get("scale", 1)
         name = told.get("benchmark", "") + (f" at {scale:g} of its size" if scale != 1 else "")
