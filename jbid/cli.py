@@ -114,8 +114,9 @@ def join_processes(given: str | None) -> None:
         parts = address, count, index
     try:
         jax.distributed.initialize(*parts)
-    except RuntimeError as error:
-        raise ValueError(f"--distributed {given}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, ValueError) as error:
+        hint = "" if given else "; it is neither a TPU pod nor Slurm, give HOST:PORT,N,I"
+        raise ValueError(f"--distributed {given}: {str(error).splitlines()[0]}{hint}") from None
 
 
 def my_share(work: Sequence[Any]) -> Sequence[Any]:
@@ -128,6 +129,8 @@ def my_share(work: Sequence[Any]) -> Sequence[Any]:
 
 def kernel_size(text: str) -> int | str:
     """The argument of --kernel-size."""
+    if text not in ("auto", "half") and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text}, expected an odd number of pixels, auto or half")
     return text if text in ("auto", "half") else int(text)
 
 
@@ -152,10 +155,9 @@ def _commit() -> str | None:
 
 def positive(text: str) -> int:
     """An argument that counts something."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number of at least 1")
+    return int(text)
 
 
 def json_file(text: str) -> Path:
@@ -661,6 +663,7 @@ def _deblur(args: argparse.Namespace) -> int:
                 # the task holds the picture from here on
                 ready[path] = (photo._replace(image=np.zeros((0, 0, 1), np.float32)), task, name)
                 if asked:
+                    print("stopped early; --resume with the same arguments goes on from here")
                     raise KeyboardInterrupt
             alike: dict[tuple, list[Path]] = {}
             for path, (_, task, _) in ready.items():
@@ -693,6 +696,7 @@ def _deblur(args: argparse.Namespace) -> int:
                     raise KeyboardInterrupt
                 shutil.rmtree(folder, ignore_errors=True)
                 if asked:
+                    print("stopped early; --resume with the same arguments goes on from here")
                     raise KeyboardInterrupt
     # who leaves ends the run of the others, and what they go on from lies there too
     wait_for_others("pictures")
@@ -740,6 +744,7 @@ def _blur(args: argparse.Namespace) -> int:
             key = jax.random.fold_in(jax.random.key(args.seed), i)
             blurred = MODELS[noise[0]](key, blurred, noise[1])
         im.write(out / f"{path.stem}_blurred.png", np.asarray(blurred))
+        print(f"-> {out / f'{path.stem}_blurred.png'}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -36,7 +37,12 @@ def sample(noise: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def demo(out: Path, settings: Settings, noise: str) -> int:
-    """Write the panel and its pictures to `out`, and print the gain. Raises ValueError for noise that is not known."""
+    """Write the panel and its pictures to `out`, and print the gain.
+
+    Raises ValueError for noise that is not known, and without matplotlib.
+    """
+    if not find_spec("matplotlib"):
+        raise ValueError("the demo draws with matplotlib: pip install 'jbid[demo]'")
     blurred, sharp, kernel = sample(noise)
     print("the size of the kernel is not known; the first time, this compiles", flush=True)
     start = time.perf_counter()

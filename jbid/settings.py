@@ -149,6 +149,10 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
     if settings.start == "random" and "kernel_hold" in options:
         # nothing to hold on to
         options["kernel_hold"] = 0
+    asked = any("kernel_hold" in values for _, values in sources)
+    if 0 < settings.steps <= options.get("kernel_hold", 0) and not asked:
+        # a kernel that is held to the end is the start's own, whatever the seed
+        options["kernel_hold"] = settings.steps // 3
     instant = settings.preset == "instant"
     for name, least in (("seeds", 1), ("steps", 0 if instant else 1), ("seed", 0), ("patch", 0)):
         if getattr(settings, name) < least:

@@ -119,7 +119,9 @@ def test_bad_options(capsys, photo, flags, words):
     assert words in refused(capsys, "deblur", photo, *flags)
 
 
-@pytest.mark.parametrize("flag, word", [("--colour=green", "luma"), ("--batch=0", "at least 1")])
+@pytest.mark.parametrize(
+    "flag, word", [("--colour=green", "luma"), ("--batch=0", "at least 1"), ("--kernel-size=big", "odd")]
+)
 def test_what_argparse_refuses_is_one_line_too(capsys, photo, flag, word):
     with pytest.raises(SystemExit) as stopped:
         main(["deblur", str(photo), flag])
@@ -229,6 +231,15 @@ def test_later_sources_win():
     assert settings.steps == 7 and settings.options["channels"] == 8 and settings.options["ssim_from"] == 1000
     assert parse_assignment("milestones=[1, 2]") == ("milestones", [1, 2])
     assert parse_assignment("loss=ssim") == ("loss", "ssim")
+
+
+def test_few_steps_move_the_kernel_all_the_same():
+    """The preset holds it for a third of its own steps; who asks for another hold gets it."""
+    few, many, told = (
+        resolve([("test", {"steps": 20, **more})]).options["kernel_hold"]
+        for more in ({}, {"steps": 200}, {"kernel_hold": 30})
+    )
+    assert (few, many, told) == (6, 40, 30)
 
 
 def test_help_answers_without_jax():

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from jbid.cli import out_dir
 from jbid.run import CHUNK
 
 
@@ -26,7 +27,7 @@ class Board:
         except ImportError:
             raise ValueError("--tensorboard needs tensorboardX: pip install 'jbid[report]'") from None
         # by their numbers, or processes that begin in the same second would write to one file
-        self._writer = SummaryWriter(str(folder), filename_suffix=f".{jax.process_index()}")
+        self._writer = SummaryWriter(str(out_dir(folder)), filename_suffix=f".{jax.process_index()}")
 
     def losses(self, name: str, losses: NDArray) -> None:
         """The loss (steps, seeds) of one image's run, every ten steps and at the end; of many seeds three of them."""

@@ -567,9 +567,13 @@ def _each(item: Item, task: Task, answer: Deblurred, by: Protocol) -> dict[str, 
 def _score_folder(
     args: argparse.Namespace, data: ImageSet, items: list[Item], header: dict[str, Any], how: Scoring
 ) -> int:
+    if not args.score.is_dir():
+        raise ValueError(f"{args.score}: no such folder; expected one of results, <name>_x.png or <name>.png")
     missing = [item.name for item in items if not result_file(args.score, item.name).is_file()]
     if missing:
-        raise ValueError(f"{args.score}: {len(missing)} results are missing, the first is {missing[0]}_x.png")
+        raise ValueError(
+            f"{args.score}: {len(missing)} results are missing, the first is {missing[0]}_x.png; see --limit, --only"
+        )
     if jax.process_index() > 0:
         # a matter of minutes, which one process does for all
         wait_for_others("report")
