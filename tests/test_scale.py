@@ -207,8 +207,9 @@ def test_programs_are_let_go_of_before_their_mappings_run_out(monkeypatch):
     answers = [np.asarray(f(x)) for f in made]
     after = mappings()
     assert after > before
+    # far from the limit nothing is lost; a process that has run other tests may be half way there
+    monkeypatch.setattr("jbid.allocator.SHARE", 1)
     forget_programs()
-    # far from the limit nothing is lost
     assert mappings() >= after
     monkeypatch.setattr("jbid.allocator.SHARE", 0)
     forget_programs()
