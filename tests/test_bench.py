@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_run_writes_scores_and_resumes(levin_folder, tmp_path, capsys):
         (["--data=absent"], "expected a folder"),
         (["--only", "im9_kernel9_img"], "im9_kernel9_img"),
         (["--maxshift=20"], "--maxshift"),
-        (["--score=absent"], "are missing"),
+        (["--score=absent"], "no such folder"),
+        ([f"--score={Path(__file__).parent}"], "are missing"),
         (["--set=chanels=2"], "channels"),
     ],
 )
