@@ -22,18 +22,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid import images as im
-from jbid.blur import blur
-from jbid.cli import versions_and_device, write_json
+from jbid.deconvolution.tiled import TILE, TILE_OPTIONS, deconvolve_tiled
+from jbid.io.files import write_json
+from jbid.io.images import read_image, read_kernel, write_image
 from jbid.metrics import align
-from jbid.motion import gaussian_process_kernel
-from jbid.tiles import TILE, TILE_OPTIONS, finish_large
+from jbid.ops.color import luma
+from jbid.ops.conv import blur
+from jbid.ops.motion import gaussian_process_kernel
+from jbid.runtime.environment import versions_and_device
 
 KERNEL = 31
 
 
 def photo(megapixels: float) -> np.ndarray:
-    """A sharp 3:2 colour photo of about that many megapixels, with detail at full resolution everywhere."""
+    """A sharp 3:2 color photo of about that many megapixels, with detail at full resolution everywhere."""
     from skimage import data
 
     width = round((megapixels * 1.5e6) ** 0.5)
@@ -63,21 +65,21 @@ def main() -> None:
             rows = slice(top, min(top + 1024, blurred.shape[0]))
             blurred[rows] = blur(jnp.asarray(sharp[rows.start : rows.stop + KERNEL - 1]), jnp.asarray(kernel))
         path = Path(folder) / "big.png"
-        im.write(path, blurred)
+        write_image(path, blurred)
         began = time.perf_counter()
         command = [sys.executable, "-m", "jbid", "deblur", str(path), "--preset", "instant", "--out", folder + "/out"]
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         told = json.loads((Path(folder) / "out" / "big.json").read_text())
-        restored = im.read(Path(folder) / "out" / "big_sharp.png")
-        found = im.read_kernel(Path(folder) / "out" / "big_kernel.png")
+        restored = read_image(Path(folder) / "out" / "big_sharp.png")
+        found = read_kernel(Path(folder) / "out" / "big_kernel.png")
     half = KERNEL // 2
     part = np.s_[: min(1400, blurred.shape[0]), : min(1400, blurred.shape[1])]
     truth = sharp[half : half + blurred.shape[0], half : half + blurred.shape[1]][part]
-    tiled, whole = (finish_large(blurred[part], found, tile=tile, options=TILE_OPTIONS) for tile in (TILE, 10_000))
+    tiled, whole = (deconvolve_tiled(blurred[part], found, tile=tile, options=TILE_OPTIONS) for tile in (TILE, 10_000))
     inner = np.s_[64:-64, 64:-64]
-    scores = [align(im.luma(x[part])[..., 0], im.luma(truth)[..., 0]).psnr for x in (blurred, restored)]
+    scores = [align(luma(x[part])[..., 0], luma(truth)[..., 0]).psnr for x in (blurred, restored)]
     content = {
         "benchmark": "big_photo",
         **versions_and_device(),

@@ -4,7 +4,7 @@
     python -m benchmarks.blur_operator --data DIR --only transfer --weights runs/levin/weights --out levin.json
 
 Transfer (Tran et al. 2021, Table 1, Eq. 8, in small): Kodak's photos are sources S and targets T, the kernels Levin's;
-PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centres of `--side` pixels; of the
+PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centers of `--side` pixels; of the
 pixels that depend on nothing outside the picture, and of the whole picture, whose border cannot be known. Each photo is
 the source for the `--targets` photos that follow it.
 
@@ -28,25 +28,29 @@ import optax
 from tabulate import tabulate
 from tqdm import tqdm
 
-from jbid import images as im
-from jbid import losses, weights
-from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
+from jbid import losses
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import levin
 from jbid.data.crops import rgb
-from jbid.data.pairs import paired
-from jbid.data.synthetic import centre
+from jbid.data.pairs import find_pairs
+from jbid.data.synthetic import crop_center_square
+from jbid.io import weights
+from jbid.io.files import make_folder, write_json
+from jbid.io.images import read_image, read_kernel, write_image
+from jbid.methods.explore.blur_operator import Operator, operator
+from jbid.methods.explore.transfer import apply_code, extract_code
 from jbid.metrics import psnr
-from jbid.operators import Operator, operator
-from jbid.run import compiled
-from jbid.transfer import code_of, with_code
+from jbid.ops.conv import blur
+from jbid.pipeline.resume import read_resumable
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 SHOWN = 6  # pair whose blur is put on photos
 
 
 def gopro_pairs(data: Path) -> list[tuple[Path, Path]]:
     """Files of the eight sharp and blurred test pictures of GoPro's. Raises ValueError where they are not there."""
-    pairs = paired(data / "gopro" / "pairs")
+    pairs = find_pairs(data / "gopro" / "pairs")
     if len(pairs) < 8:
         raise ValueError(f"{data}: expected gopro/pairs with eight pairs, X_sharp.png and X_blur.png, in it")
     return pairs
@@ -55,24 +59,24 @@ def gopro_pairs(data: Path) -> list[tuple[Path, Path]]:
 def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
     """A row for each of Levin's kernels: PSNR of the transferred blur and of the sharp target."""
     folder = levin.root(data) / "kernels"
-    photos = [rgb(im.read(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
+    photos = [rgb(read_image(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
     if len(photos) <= targets:
         raise ValueError(f"{data}: expected more than {targets} photos in sharp/kodak24 in it")
     rows = []
     for path in sorted(folder.glob("*.png")):
-        kernel = im.read_kernel(path)
+        kernel = read_kernel(path)
         margin = kernel.shape[0] - 1
-        sharp = [centre(photo, side + margin) for photo in photos]
+        sharp = [crop_center_square(photo, side + margin) for photo in photos]
         blurred = [np.asarray(blur(jnp.asarray(x), jnp.asarray(kernel))) for x in sharp]
-        sharp = [centre(x, side) for x in sharp]
+        sharp = [crop_center_square(x, side) for x in sharp]
         half = kernel.shape[0] // 2
         inner = (slice(half, -half), slice(half, -half))
         told: dict[str, list[float]] = {"transferred": [], "sharp": [], "transferred, whole": [], "sharp, whole": []}
         for i in tqdm(range(len(sharp)), desc=path.stem, unit="photo", dynamic_ncols=True):
-            code = code_of(of, sharp[i], blurred[i])
+            code = extract_code(of, sharp[i], blurred[i])
             for j in range(1, targets + 1):
                 t = (i + j) % len(sharp)
-                for name, shown in (("transferred", with_code(of, sharp[t], code)), ("sharp", sharp[t])):
+                for name, shown in (("transferred", apply_code(of, sharp[t], code)), ("sharp", sharp[t])):
                     told[name].append(psnr(shown[inner], blurred[t][inner]))
                     told[f"{name}, whole"].append(psnr(shown, blurred[t]))
         rows.append({"kernel": path.stem, **{name: float(np.mean(values)) for name, values in told.items()}})
@@ -90,15 +94,15 @@ def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> l
         updates, state = tx.update(jax.grad(distance)(code), state)
         return optax.apply_updates(code, updates), state
 
-    one = compiled(step)
+    one = jit(step)
     rows = []
     for sharp, blurred in gopro_pairs(data):
-        x, y = (centre(im.read(path), side) for path in (sharp, blurred))
-        first = code_of(of, x, y)
+        x, y = (crop_center_square(read_image(path), side) for path in (sharp, blurred))
+        first = extract_code(of, x, y)
         code, state = jnp.asarray(first), tx.init(jnp.asarray(first))
         for _ in tqdm(range(steps), desc=sharp.stem, unit="step", dynamic_ncols=True):
             code, state = one(code, state, jnp.asarray(x), jnp.asarray(y))
-        told = {"retrieved": with_code(of, x, np.asarray(code)), "by G": with_code(of, x, first), "sharp": x}
+        told = {"retrieved": apply_code(of, x, np.asarray(code)), "by G": apply_code(of, x, first), "sharp": x}
         rows.append({"pair": sharp.stem.removesuffix("_sharp"), **{k: psnr(v, y) for k, v in told.items()}})
     return rows
 
@@ -107,13 +111,13 @@ def transferred(of: Operator, data: Path, side: int, path: Path) -> None:
     """Three of scikit-image's photos, one of them gray, and below them the same with the blur of a GoPro pair."""
     from skimage.data import astronaut, camera, coffee
 
-    sharp, blurred = (im.read(x) for x in gopro_pairs(data)[SHOWN])
-    code = code_of(of, sharp, blurred)
+    sharp, blurred = (read_image(x) for x in gopro_pairs(data)[SHOWN])
+    code = extract_code(of, sharp, blurred)
     shown = []
     for photo in (astronaut(), coffee(), camera()[..., None]):
         before = np.asarray(photo, np.float32) / 255
-        shown.append([rgb(centre(x, side)) for x in (before, with_code(of, before, code))])
-    im.write(path, np.concatenate([np.concatenate(row, 1) for row in zip(*shown)]))
+        shown.append([rgb(crop_center_square(x, side)) for x in (before, apply_code(of, before, code))])
+    write_image(path, np.concatenate([np.concatenate(row, 1) for row in zip(*shown)]))
 
 
 def run_all(args: argparse.Namespace) -> int:
@@ -121,8 +125,8 @@ def run_all(args: argparse.Namespace) -> int:
     of = operator("operator", args.weights)
     said = {"weights": weights.checksums(args.weights)["operator.npz"], "side": args.side}
     said |= {"targets": args.targets, "steps": args.steps, "rate": args.rate}
-    out_dir(args.out.parent)
-    told = resumed(args.out, said, args.resume) or {
+    make_folder(args.out.parent)
+    told = read_resumable(args.out, said, args.resume) or {
         "benchmark": "blur_operator",
         "settings": said,
         **versions_and_device(),
@@ -154,7 +158,7 @@ def main() -> int:
     add("--data", type=Path, metavar="DIR", help="holds levin/, sharp/ and gopro/ (default: $JBID_DATA)")
     add("--weights", type=Path, default=weights.SHIPPED, metavar="DIR", help="holds operator.npz (default: shipped)")
     add("--only", choices=("transfer", "retrieval"), help="one part alone")
-    add("--side", type=int, default=256, metavar="N", help="pixels of the centres that are used (default 256)")
+    add("--side", type=int, default=256, metavar="N", help="pixels of the centers that are used (default 256)")
     add("--targets", type=int, default=3, metavar="N", help="for each source (default 3)")
     add("--steps", type=int, default=200, metavar="N", help="of retrieval (default 200)")
     add("--rate", type=float, default=0.02, help="of retrieval (default 0.02)")

@@ -5,7 +5,7 @@
 SelfDeblur from a random start in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
 ("average"), the edge-based start and the initializer; `quick` width, the learning rates falling to zero over the
 steps, the kernel's frame given, two seeds each. With --spaces: w, z and z with the generator's weights, from
-the edge-based start. Eight of Levin's pictures and the centres of four of Lai's, 256 pixels. PSNR (SelfDeblur's
+the edge-based start. Eight of Levin's pictures and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
 protocol) is that of the network's own image every 20 steps, and at the end also that of `finish` with its kernel; means
 over pictures and seeds, last iterate. Each run is kept as it is done; --resume goes on.
 """
@@ -24,20 +24,24 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.stopping import NAMES as LEVIN
-from jbid import images as im
-from jbid.cli import Parser, guarded, identity, json_file, out_dir, read_json, versions_and_device, write_json
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai, levin
-from jbid.data.synthetic import centre
-from jbid.deblur import prepare, starts_of_seeds
+from jbid.data.synthetic import crop_center_square
+from jbid.deconvolution.tiled import deconvolve_tiled
+from jbid.engine.wrappers import over_seeds
+from jbid.io.files import atomic_write, make_folder, read_json, write_json
 from jbid.metrics import align
-from jbid.run import compiled
-from jbid.settings import Settings, build, resolve
-from jbid.tiles import finish_large
-from jbid.transforms import over_seeds
+from jbid.ops.color import luma
+from jbid.pipeline.config import Config, build, resolve
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.resume import identity
+from jbid.pipeline.solve import initial_kernels
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 LAI = ("manmade_01_kernel_01", "natural_02_kernel_02", "people_03_kernel_03", "text_04_kernel_04")
 SIDE, EVERY, SEEDS = 256, 20, 2
-NARROW: dict[str, Any] = dict(channels=32, schedule="cosine", finish=False, patch=0, seeds=SEEDS, colour="luma")
+NARROW: dict[str, Any] = dict(channels=32, schedule="cosine", finish=False, patch=0, seeds=SEEDS, color="luma")
 GKPILE: dict[str, Any] = dict(method="gkpile", steps=200, ssim_from=40, **NARROW)
 CURVES: dict[str, dict[str, Any]] = {
     "selfdeblur, random": dict(
@@ -51,17 +55,17 @@ CURVES: dict[str, dict[str, Any]] = {
 SPACES = {f"gkpile in {space}": GKPILE | dict(start="edges", space=space) for space in ("w", "z", "z_theta")}
 
 
-def curve(item: levin.Item, settings: Settings) -> dict[str, Any]:
+def curve(item: levin.Item, settings: Config) -> dict[str, Any]:
     """PSNR of each seed's own image along the way, and at the end that of `finish` with its kernel."""
     size = max(item.kernel.shape) | 1
     task = prepare(item.blurred, settings._replace(kernel_size=size))
     method = over_seeds(build(settings, task.kernel_shape, 1))
     observed = jnp.asarray(task.observed)
-    starts = jnp.asarray(starts_of_seeds(task, SEEDS)) if task.starts else None
-    state = compiled(method.init)(jax.vmap(jax.random.key)(jnp.arange(SEEDS)), observed, starts)
-    step = compiled(method.step, donate_argnums=0)
-    restore = compiled(lambda state, y: method.restore(method.estimate(state), y))
-    truth = im.luma(item.sharp)[..., 0]
+    starts = jnp.asarray(initial_kernels(task, SEEDS)) if task.starts else None
+    state = jit(method.init)(jax.vmap(jax.random.key)(jnp.arange(SEEDS)), observed, starts)
+    step = jit(method.step, donate_argnums=0)
+    restore = jit(lambda state, y: method.restore(method.estimate(state), y))
+    truth = luma(item.sharp)[..., 0]
     at, psnr = [], []
     for t in tqdm(range(settings.steps + 1), desc=item.name, unit="step", dynamic_ncols=True):
         if t % EVERY == 0:
@@ -70,21 +74,23 @@ def curve(item: levin.Item, settings: Settings) -> dict[str, Any]:
             psnr.append([align(np.asarray(x)[..., 0], truth).psnr for x in now.image])
         if t < settings.steps:
             state, _ = step(state, observed, jnp.asarray(t))
-    gray = im.luma(task.picture)
-    finished = [align(finish_large(gray, np.asarray(k))[..., 0], truth).psnr for k in now.kernel]
+    gray = luma(task.picture)
+    finished = [align(deconvolve_tiled(gray, np.asarray(k))[..., 0], truth).psnr for k in now.kernel]
     return {"size": task.kernel_shape[0], "true_size": size, "at": at, "psnr": psnr, "finished": finished}
 
 
 def items(data: Path | None, which: list[str]) -> list[levin.Item]:
-    """Levin's pictures, and the centres of Lai's."""
+    """Levin's pictures, and the centers of Lai's."""
     found = levin.load(data, [name for name in which if name in levin.NAMES])
     for item in lai.load(data, [name for name in which if name not in levin.NAMES]):
-        found.append(item._replace(blurred=centre(item.blurred, SIDE), sharp=centre(item.sharp, SIDE)))
+        found.append(
+            item._replace(blurred=crop_center_square(item.blurred, SIDE), sharp=crop_center_square(item.sharp, SIDE))
+        )
     return found
 
 
 def run_all(args: argparse.Namespace) -> int:
-    folder = out_dir(args.out.parent / args.out.stem)
+    folder = make_folder(args.out.parent / args.out.stem)
     variants = dict(SPACES if args.spaces else CURVES)
     if unknown := set(args.variants or ()) - set(variants):
         raise ValueError(f"no such variant: {', '.join(unknown)}; there are: {'; '.join(variants)}")
@@ -132,7 +138,7 @@ def plot(path: Path, rows: list[dict]) -> None:
     axis.set_xlabel("step")
     axis.set_ylabel("PSNR (dB), mean of pictures and seeds")
     axis.legend()
-    with im.replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 

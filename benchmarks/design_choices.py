@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.step_time import alternate, jbid_step
-from jbid.allocator import keep_memory
+from jbid.runtime.memory import tune_malloc
 
 H = 275
 
@@ -26,9 +26,9 @@ def questions(channels: int) -> dict[str, dict]:
     import jax
     import jax.numpy as jnp
 
-    from jbid.blur import blur
     from jbid.nets import layers
-    from jbid.run import compiled
+    from jbid.ops.conv import blur
+    from jbid.runtime.compile import jit
 
     x = jax.random.normal(jax.random.key(0), (H, H, channels))
     w3 = jax.random.normal(jax.random.key(1), (3, 3, channels, channels)) / channels
@@ -36,7 +36,7 @@ def questions(channels: int) -> dict[str, dict]:
     xs = jnp.stack([x] * seeds)
     ws = jnp.stack([w3] * seeds)
 
-    def gradients(f, jit=compiled):
+    def gradients(f, jit=jit):
         """f's value and both gradients, as a step needs them."""
 
         def g(a, b):
@@ -66,10 +66,10 @@ def questions(channels: int) -> dict[str, dict]:
         return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean((0, 1)) + eps)
 
     def norm_gradient(f):
-        return compiled(jax.grad(lambda x: jnp.sum(f(x, 1e-5) ** 3)))
+        return jit(jax.grad(lambda x: jnp.sum(f(x, 1e-5) ** 3)))
 
     def blur_gradient(method):
-        return compiled(jax.grad(lambda x, k: jnp.sum(blur(x, k, method=method) ** 2), (0, 1)))
+        return jit(jax.grad(lambda x, k: jnp.sum(blur(x, k, method=method) ** 2), (0, 1)))
 
     picture = jax.random.uniform(jax.random.key(2), (H, H, 1))
     single, grouped = gradients(layers._correlation(1, 0)), gradients(jax.vmap(lax_conv))
@@ -97,7 +97,7 @@ def questions(channels: int) -> dict[str, dict]:
             "batched matrix products": of(gradients(jax.vmap(nine_products)), xs, ws),
         },
         "norm, gradient": {
-            "closed form": of(norm_gradient(layers.standardise), x),
+            "closed form": of(norm_gradient(layers.standardize), x),
             "autodiff": of(norm_gradient(norm_by_autodiff), x),
         },
     }
@@ -115,7 +115,7 @@ def driver(channels: int, scanned_steps: int = 2) -> dict[str, float]:
     import jax.numpy as jnp
 
     from jbid.methods.selfdeblur import selfdeblur
-    from jbid.run import compiled
+    from jbid.runtime.compile import jit
 
     method = selfdeblur(21, channels=channels, ssim_from=0)
     blurred = jax.random.uniform(jax.random.key(1), (255, 255, 1))
@@ -131,8 +131,8 @@ def driver(channels: int, scanned_steps: int = 2) -> dict[str, float]:
     ways["scanned"] = (scan, dict(donate_argnums=0), scanned_steps)
     found = {}
     for name, (f, options, count) in ways.items():
-        state = compiled(method.init)(jax.random.key(0), blurred)
-        g = compiled(f, **options)
+        state = jit(method.init)(jax.random.key(0), blurred)
+        g = jit(f, **options)
 
         def advance(g=g):
             nonlocal state
@@ -155,7 +155,8 @@ def main() -> None:
         print(alternate({"": step}, args.rounds, 3)[""])
         return
 
-    from jbid.cli import versions_and_device, write_json
+    from jbid.io.files import write_json
+    from jbid.runtime.environment import versions_and_device
 
     content: dict = {"benchmark": "design_choices", "channels": args.channels, **versions_and_device(), "seconds": {}}
     for question, answers in questions(args.channels).items():
@@ -177,5 +178,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    tune_malloc()
     main()

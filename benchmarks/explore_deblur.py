@@ -2,7 +2,7 @@
 
     python -m benchmarks.explore_deblur --data DIR --out explore_deblur.json
 
-deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centres of 256 pixels:
+deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centers of 256 pixels:
 `explore`, joint and alternating, beside `selfdeblur` and the start alone, each with its `quick` preset: PSNR and SSIM
 of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first picture's with compilation).
 models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
@@ -29,27 +29,23 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.blur_operator import gopro_pairs
-from jbid import images as im
-from jbid import motion, weights
-from jbid.blur import blur
-from jbid.cli import (
-    Parser,
-    guarded,
-    identity,
-    json_file,
-    out_dir,
-    read_json,
-    resumed,
-    versions_and_device,
-    write_json,
-)
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import levin
-from jbid.data.lines import line
-from jbid.data.synthetic import centre
-from jbid.deblur import prepare, solve
+from jbid.data.synthetic import crop_center_square
+from jbid.data.text_lines import line
+from jbid.engine.driver import CHUNK, run
+from jbid.io import weights
+from jbid.io.files import atomic_write, make_folder, read_json, write_json
+from jbid.io.images import read_image, read_kernel, write_image
 from jbid.metrics import align, psnr
-from jbid.run import CHUNK, run
-from jbid.settings import build, read_config, resolve
+from jbid.ops import motion
+from jbid.ops.color import luma
+from jbid.ops.conv import blur
+from jbid.pipeline.config import build, read_config, resolve
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.resume import identity, read_resumable
+from jbid.pipeline.solve import solve
+from jbid.runtime.environment import versions_and_device
 
 SIDE = 256
 METHODS: dict[str, dict[str, Any]] = {
@@ -79,18 +75,18 @@ def pictures(data: Path) -> list[Case]:
     """Two of GoPro's pairs, and two photos of Kodak's blurred with Levin's kernels."""
     found = []
     for sharp, blurred in gopro_pairs(data)[1:8:4]:
-        found.append(Case(sharp.stem, *(centre(im.read(path), SIDE) for path in (sharp, blurred))))
+        found.append(Case(sharp.stem, *(crop_center_square(read_image(path), SIDE) for path in (sharp, blurred))))
     for photo, kernel in (("kodim05", "kernel1"), ("kodim19", "kernel6")):
-        k = im.read_kernel(levin.root(data) / "kernels" / f"{kernel}.png")
-        sharp = centre(im.read(data / "sharp" / "kodak24" / f"{photo}.png"), SIDE + len(k) - 1)
+        k = read_kernel(levin.root(data) / "kernels" / f"{kernel}.png")
+        sharp = crop_center_square(read_image(data / "sharp" / "kodak24" / f"{photo}.png"), SIDE + len(k) - 1)
         blurred = np.asarray(blur(jnp.asarray(sharp), jnp.asarray(k)))
-        found.append(Case(f"{photo} {kernel}", centre(sharp, SIDE), blurred))
+        found.append(Case(f"{photo} {kernel}", crop_center_square(sharp, SIDE), blurred))
     return found
 
 
 def scored(image: np.ndarray, sharp: np.ndarray) -> dict[str, float]:
     """PSNR and SSIM of luma at the best shift."""
-    aligned = align(im.luma(image)[..., 0], im.luma(sharp)[..., 0], max_shift=5, border=5)
+    aligned = align(luma(image)[..., 0], luma(sharp)[..., 0], max_shift=5, border=5)
     return {"psnr": aligned.psnr, "ssim": aligned.ssim}
 
 
@@ -117,20 +113,20 @@ def compared(cases: list[Case], methods: dict[str, dict], folder: Path, resume: 
             if row.get("identity") != mark:
                 told, image = deblurred(case, values)
                 row = {"name": case.name, "method": name, **told, "identity": mark}
-                im.write(kept.with_suffix(".png"), image)
+                write_image(kept.with_suffix(".png"), image)
                 write_json(kept, row)
             rows.append(row)
-            shown.append(im.read(kept.with_suffix(".png")))
+            shown.append(read_image(kept.with_suffix(".png")))
         shown.append(case.sharp)
         axis = 1 if case.sharp.shape[0] > 64 else 0
-        im.write(folder / f"{case.name.replace(' ', '_')}.png", np.concatenate(shown, axis))
+        write_image(folder / f"{case.name.replace(' ', '_')}.png", np.concatenate(shown, axis))
     return rows
 
 
 def lines(count: int) -> list[Case]:
     """Rendered lines of held-out words, blurred with simulated kernels and noise."""
     found = []
-    kernels = np.asarray(motion.kernels(jax.random.key(31), 31, count))
+    kernels = np.asarray(motion.motion_kernels(jax.random.key(31), 31, count))
     for i in range(count):
         rng = np.random.default_rng([31, i])
         wide = line(rng, LINE, held_out=True)
@@ -177,15 +173,15 @@ def plot(path: Path, rows: list[dict], name: str) -> None:
     axis.set_ylabel("mean sqrt((F(x, k) - y)^2 + 1e-6)")
     axis.set_title(name)
     axis.legend()
-    with im.replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
 def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
-    folder = out_dir(args.out.parent / args.out.stem)
+    folder = make_folder(args.out.parent / args.out.stem)
     said = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
-    told = resumed(args.out, said, args.resume) or {
+    told = read_resumable(args.out, said, args.resume) or {
         "benchmark": "explore_deblur",
         "settings": said,
         **versions_and_device(),

@@ -21,12 +21,15 @@ import numpy as np
 from skimage.morphology import skeletonize
 from tabulate import tabulate
 
-from jbid import images, motion
-from jbid.auto import fitted_to
-from jbid.cli import Parser, guarded, json_file, out_dir, versions_and_device, write_json
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai, levin
+from jbid.io.files import make_folder, write_json
+from jbid.io.images import read_kernel, write_image
+from jbid.ops import motion
+from jbid.ops.kernels import place_kernel
 from jbid.pretrain.loop import grid
-from jbid.run import compiled
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 SIZE, TIMED, MEASURED, AT_ONCE = 31, 10_000, 2_000, 2_000
 
@@ -53,16 +56,16 @@ def summary(kernels) -> dict[str, float]:
 
 
 def recorded(data: str | None, kind) -> list[np.ndarray]:
-    return [images.read_kernel(p) for p in sorted((kind.root(data) / "kernels").glob("*.png"))]
+    return [read_kernel(p) for p in sorted((kind.root(data) / "kernels").glob("*.png"))]
 
 
 def run_all(args: argparse.Namespace) -> int:
-    out_dir(args.out.parent)
+    make_folder(args.out.parent)
     sets = {"Levin, recorded": recorded(args.data, levin), "Lai, recorded": recorded(args.data, lai)}
     told: dict[str, dict] = {name: summary(kernels) for name, kernels in sets.items()}
-    shown = [fitted_to(k, SIZE) for k in sets["Levin, recorded"]]
-    for name in motion.MODELS:
-        made = compiled(lambda key, name=name: motion.kernels(key, SIZE, AT_ONCE, name))
+    shown = [place_kernel(k, SIZE) for k in sets["Levin, recorded"]]
+    for name in motion.KERNEL_MODELS:
+        made = jit(lambda key, name=name: motion.motion_kernels(key, SIZE, AT_ONCE, name))
         some = np.asarray(made(jax.random.key(0)))
         began = time.perf_counter()
         for i in range(TIMED // AT_ONCE):
@@ -72,9 +75,9 @@ def run_all(args: argparse.Namespace) -> int:
     for kernel in sets["Lai, recorded"]:
         size = max(kernel.shape) | 1
         told[f"Lai, {size} pixels"] = summary([kernel])
-        told[f"camera, {size} pixels"] = summary(np.asarray(motion.kernels(jax.random.key(0), size, 300)))
+        told[f"camera, {size} pixels"] = summary(np.asarray(motion.motion_kernels(jax.random.key(0), size, 300)))
     write_json(args.out, {"kernels": TIMED, "size": SIZE, "models": told, **versions_and_device()})
-    images.write(args.out.with_suffix(".png"), grid(np.stack(shown), 16))
+    write_image(args.out.with_suffix(".png"), grid(np.stack(shown), 16))
     print(tabulate([{"kernels": name, **values} for name, values in told.items()], headers="keys", floatfmt=".2f"))
     return 0
 

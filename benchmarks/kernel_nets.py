@@ -21,16 +21,17 @@ import numpy as np
 import optax
 from skimage import data
 
-from jbid.blur import blur
-from jbid.cli import guarded, json_file, read_json, versions_and_device, write_json
-from jbid.images import replacing
+from jbid.cli.main import guarded, json_file
+from jbid.engine.generators import kernel_generator
+from jbid.io.files import atomic_write, read_json, write_json
 from jbid.methods.robust import siren_kernel
 from jbid.metrics import frequency_band_error
-from jbid.motion import gaussian_process_kernel
 from jbid.nets.siren import Siren
 from jbid.nets.skip import Skip
-from jbid.prior import kernel_generator
-from jbid.run import compiled
+from jbid.ops.conv import blur
+from jbid.ops.motion import gaussian_process_kernel
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 EXPERIMENTS = ("regression", "estimation")
 BANDS = ("lowest", "low", "middle", "high", "highest")
@@ -43,9 +44,9 @@ def networks(size: int) -> dict:
     """
     shape, mean = (size, size), 1 / (size * size + 1)
     return {
-        "SIREN": siren_kernel(shape, Siren(mean=mean), normalise=True),
-        "SIREN, first omega 60": siren_kernel(shape, Siren(first_omega=60.0, mean=mean), normalise=True),
-        "SIREN, sum free": siren_kernel(shape, Siren(), normalise=False),
+        "SIREN": siren_kernel(shape, Siren(mean=mean), normalize=True),
+        "SIREN, first omega 60": siren_kernel(shape, Siren(first_omega=60.0, mean=mean), normalize=True),
+        "SIREN, sum free": siren_kernel(shape, Siren(), normalize=False),
         "MLP": kernel_generator("mlp", shape, Skip, 0.0),
         "DIP": kernel_generator("skip", shape, Skip, 0.0),
     }
@@ -62,13 +63,13 @@ def fitted(generator, kernel, experiment: str, rate: float, steps: int, every: i
         k = generator.apply(params, code, None)
         return jnp.sum((k - kernel) ** 2) if experiment == "regression" else jnp.mean((blur(x, k) - y) ** 2)
 
-    @partial(compiled, donate_argnums=0)
+    @partial(jit, donate_argnums=0)
     def step(carry):
         params, state = carry
         updates, state = tx.update(jax.grad(distance)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    apply = compiled(lambda params: generator.apply(params, code, None))
+    apply = jit(lambda params: generator.apply(params, code, None))
     carry, told = (params, tx.init(params)), {"at": [], "fbe": []}
     for t in range(steps + 1):
         if t % every == 0:
@@ -133,7 +134,7 @@ def plot(path: Path, found: dict) -> None:
     axes[0, 0].set_ylabel("frequency band error")
     axes[1, 2].set_xlabel("steps")
     axes[0, 4].legend(fontsize=8)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 

@@ -7,8 +7,8 @@ from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for t
 also by shifts of quarters of a pixel.
 
 Initializer: the kernel that it makes of a blurred picture, beside the mean of simulated kernels, the edge-based start
-with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the centre of Lai's `uniform` pictures
-(`--side` pixels), and on the centre of Kodak's photos blurred with four fresh simulated kernels each. Only the networks
+with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the center of Lai's `uniform` pictures
+(`--side` pixels), and on the center of Kodak's photos blurred with four fresh simulated kernels each. Only the networks
 that are shipped are run. Each picture is kept as it is done; --resume goes on.
 """
 
@@ -27,17 +27,23 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from jbid import images as im
-from jbid import motion, weights
-from jbid.auto import edge_start, fitted_to
-from jbid.blur import blur
-from jbid.cli import Parser, guarded, json_file, out_dir, resumed, versions_and_device, write_json
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai, levin
-from jbid.data.synthetic import MIXED, centre
-from jbid.encoder import encoded, read_off
+from jbid.data.synthetic import MIXED, crop_center_square
+from jbid.io import weights
+from jbid.io.files import make_folder, write_json
+from jbid.io.images import read_image, read_kernel
+from jbid.kernel_estimation.learned import learned_kernel, predict_kernel
+from jbid.kernel_estimation.search import search_kernel
 from jbid.methods.gkpile import latent_kernel
 from jbid.metrics import kernel_similarity
-from jbid.run import compiled
+from jbid.ops import motion
+from jbid.ops.color import luma
+from jbid.ops.conv import blur
+from jbid.ops.kernels import place_kernel
+from jbid.pipeline.resume import read_resumable
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 STEPS = 500
 
@@ -58,10 +64,10 @@ def size_of(kernel: np.ndarray, sizes: list[int]) -> int | None:
 def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float]]:
     """Similarity of each recorded kernel's inversion, by space."""
     folders = [(kind, kind.root(data) / "kernels") for kind in (levin, lai)]
-    kernels = {f"{f.parent.name} {p.stem}": im.read_kernel(p) for _, f in folders for p in sorted(f.glob("*.png"))}
+    kernels = {f"{f.parent.name} {p.stem}": read_kernel(p) for _, f in folders for p in sorted(f.glob("*.png"))}
     told: dict[str, dict[str, float]] = {}
     for size in sizes:
-        fitting = {name: fitted_to(k, size) for name, k in kernels.items() if size_of(k, sizes) == size}
+        fitting = {name: place_kernel(k, size) for name, k in kernels.items() if size_of(k, sizes) == size}
         if not fitting:
             continue
         truths = jnp.asarray(np.stack(list(fitting.values())))
@@ -73,7 +79,7 @@ def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float
                 assert generator.fit is not None
                 return generator.apply(generator.fit(params, code, kernel), code, None)
 
-            made = compiled(jax.vmap(inverted))(jax.random.split(jax.random.key(0), len(truths)), truths)
+            made = jit(jax.vmap(inverted))(jax.random.split(jax.random.key(0), len(truths)), truths)
             for name, a, b in zip(fitting, np.asarray(made), fitting.values()):
                 told.setdefault(name, {"size": size})[space] = round(kernel_similarity(a, b), 4)
     return told
@@ -83,17 +89,17 @@ def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
     official = levin.root(args.data) / "official_run"
     for item in levin.load(args.data):
         path = official / f"{item.name}_k.png"
-        theirs = im.read_kernel(path)[::-1, ::-1] if path.exists() else None
+        theirs = read_kernel(path)[::-1, ::-1] if path.exists() else None
         yield Case("levin", item.name, item.blurred[..., 0], item.kernel, theirs)
     for name in lai.NAMES[: args.lai or None]:
         item = lai.load(args.data, [name])[0]
-        yield Case("lai", name, im.luma(centre(item.blurred, args.side))[..., 0], item.kernel, None)
+        yield Case("lai", name, luma(crop_center_square(item.blurred, args.side))[..., 0], item.kernel, None)
     photos = sorted((Path(args.data or os.environ["JBID_DATA"]) / "sharp" / "kodak24").glob("*.png"))[: args.kodak]
     for size in sizes:
         for i, path in enumerate(photos):
             key = jax.random.fold_in(jax.random.key(100 + size), i)
-            for j, kernel in enumerate(np.asarray(motion.mixture(key, size, 4, MIXED))):
-                sharp = im.luma(centre(im.read(path), args.side + size - 1))
+            for j, kernel in enumerate(np.asarray(motion.mixed_kernels(key, size, 4, MIXED))):
+                sharp = luma(crop_center_square(read_image(path), args.side + size - 1))
                 blurred = np.asarray(blur(jnp.asarray(sharp), jnp.asarray(kernel)))[..., 0]
                 noise = 0.005 * np.random.default_rng([i, j]).standard_normal(blurred.shape)
                 blurred = (np.round(np.clip(blurred + noise, 0, 1) * 255) / 255).astype(np.float32)
@@ -102,12 +108,12 @@ def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
 
 def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, list[float]]:
     """Of each way to a kernel with the true one, by shifts of whole pixels and of quarters."""
-    edges = edge_start(case.blurred, size)
+    edges = search_kernel(case.blurred, size)
     made = {
         "average": mean,
         "edges": edges.kernel,
     }
-    made |= {"initializer": read_off(edges, size), "refined": encoded(edges, size)}
+    made |= {"initializer": predict_kernel(edges, size), "refined": learned_kernel(edges, size)}
     if case.published is not None:
         made["SelfDeblur, published"] = case.published
     return {
@@ -119,12 +125,12 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, list[floa
 def run_all(args: argparse.Namespace) -> int:
     sizes = weights.sizes("generator")
     said = {"side": args.side, "sizes": sizes, "weights": weights.checksums()}
-    out_dir(args.out.parent)
-    told = resumed(args.out, said, args.resume) or {"settings": said, "cases": {}, **versions_and_device()}
+    make_folder(args.out.parent)
+    told = read_resumable(args.out, said, args.resume) or {"settings": said, "cases": {}, **versions_and_device()}
     told["inversion"] = told.get("inversion") or inversions(args.data, sizes)
     write_json(args.out, told)
     print(tabulate([{"kernel": k, **v} for k, v in told["inversion"].items()], headers="keys"))
-    means = {s: np.asarray(motion.mixture(jax.random.key(0), s, 1000, MIXED)).mean(0) for s in sizes}
+    means = {s: np.asarray(motion.mixed_kernels(jax.random.key(0), s, 1000, MIXED)).mean(0) for s in sizes}
     for case in tqdm(list(cases(args, sizes)), unit="picture", dynamic_ncols=True):
         size = size_of(case.kernel, sizes)
         if size and case.name not in told["cases"]:
@@ -151,7 +157,7 @@ def run_all(args: argparse.Namespace) -> int:
 def main() -> int:
     parser = Parser("python -m benchmarks.kernel_prior", description=__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/, lai/ and sharp/ (default: $JBID_DATA)")
-    parser.add_argument("--side", type=int, default=320, help="pixels of the centre that is used (default 320)")
+    parser.add_argument("--side", type=int, default=320, help="pixels of the center that is used (default 320)")
     parser.add_argument("--kodak", type=int, default=24, metavar="N", help="first N of Kodak's photos (default all)")
     parser.add_argument("--lai", type=int, default=0, metavar="N", help="first N of Lai's pictures (default all)")
     parser.add_argument("--resume", action="store_true", help="go on with --out")

@@ -21,24 +21,29 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from jbid import images as im
 from jbid.bench.protocols import protocol
-from jbid.cli import Parser, guarded, json_file, resumed, versions_and_device, write_json
+from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai
-from jbid.data.levin import Item, resized
-from jbid.deblur import optimised, prepare, rooms
-from jbid.settings import Settings, resolve
-from jbid.tiles import finish_large
+from jbid.data.levin import Item, resize_item
+from jbid.deconvolution.tiled import deconvolve_tiled
+from jbid.io.files import write_json
+from jbid.ops.color import luma
+from jbid.pipeline.config import Config, resolve
+from jbid.pipeline.grouping import padded_shapes
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.resume import read_resumable
+from jbid.pipeline.solve import optimize
+from jbid.runtime.environment import versions_and_device
 
 SCALE, SEEDS, KERNEL = 0.25, 2, "kernel_02"
 KINDS = ("own", "shared")
 
 
-def chosen(data: Path | None, settings: Settings) -> list[tuple[Item, tuple[int, int]]]:
+def chosen(data: Path | None, settings: Config) -> list[tuple[Item, tuple[int, int]]]:
     """The images, and the shape that each shares with others of the set."""
     names = [name for name in lai.NAMES if name.endswith(KERNEL)]
-    items = [resized(item, SCALE) for item in lai.load(data, names)]
-    room = rooms([item.blurred.shape for item in items], settings)
+    items = [resize_item(item, SCALE) for item in lai.load(data, names)]
+    room = padded_shapes([item.blurred.shape for item in items], settings)
 
     def filled(item):
         shape = item.blurred.shape[:2]
@@ -50,15 +55,15 @@ def chosen(data: Path | None, settings: Settings) -> list[tuple[Item, tuple[int,
     return [(item, room[item.blurred.shape[:2]]) for item in least.values()]
 
 
-def scores(item: Item, room: tuple[int, int], settings: Settings) -> dict[str, Any]:
+def scores(item: Item, room: tuple[int, int], settings: Config) -> dict[str, Any]:
     """PSNR of each seed, of what it leads to and of the network's own image, with the picture padded to `room`."""
     by = protocol("sd_matlab", 10)
     task = prepare(item.blurred, settings)._replace(room=room)
-    found = optimised([task], settings).restored
-    gray, (h, w) = im.luma(item.blurred), task.observed.shape[:2]
+    found = optimize([task], settings).restored
+    gray, (h, w) = luma(item.blurred), task.observed.shape[:2]
     kernels, networks = np.asarray(found.kernel)[0], np.asarray(found.image)[0, :, :h, :w]
     return {
-        "psnr": [by.score(np.round(finish_large(gray, k) * 255) / 255, item.sharp).psnr for k in kernels],
+        "psnr": [by.score(np.round(deconvolve_tiled(gray, k) * 255) / 255, item.sharp).psnr for k in kernels],
         "psnr_network": [by.score(np.round(x * 255) / 255, item.sharp).psnr for x in networks],
     }
 
@@ -66,7 +71,7 @@ def scores(item: Item, room: tuple[int, int], settings: Settings) -> dict[str, A
 def run_all(args: argparse.Namespace) -> int:
     settings = resolve([("", {"preset": "quick", "seeds": SEEDS})])
     told = {"scale": SCALE, "kernel": KERNEL, **settings._asdict()}
-    before = {row["name"]: row for row in resumed(args.out, told, args.resume).get("images", [])}
+    before = {row["name"]: row for row in read_resumable(args.out, told, args.resume).get("images", [])}
     header = {"benchmark": "padding", **versions_and_device(), "settings": told}
     rows: list[dict[str, Any]] = []
     for item, room in tqdm(chosen(args.data, settings), unit="picture", dynamic_ncols=True):

@@ -1,8 +1,8 @@
-"""How long one optimisation step takes, and how much memory, beside PyTorch.
+"""How long one optimization step takes, and how much memory, beside PyTorch.
 
     python -m benchmarks.step_time --out benchmarks/results/step_time_cpu.json
 
-The same network (SelfDeblur's), loss, optimiser and sizes (255x255 pixels, kernel 21) on both sides, in one process, in
+The same network (SelfDeblur's), loss, optimizer and sizes (255x255 pixels, kernel 21) on both sides, in one process, in
 alternating rounds; the best round of each counts. Compile time is apart. Memory: `working` is what a step itself
 takes: XLA's own plan (temporaries, arguments, outputs), and for PyTorch the growth of the process over its steps;
 `process` is the largest resident size of a fresh process that does nothing else, compiler included. jbid's networks
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from jbid.allocator import keep_memory
+from jbid.runtime.memory import tune_malloc
 
 SIZE, KERNEL = 255, 21
 
@@ -49,9 +49,9 @@ def jbid_step(channels: int, loss: str, seeds: int = 1, dtype: Literal["float32"
     """A function that advances its own state by one step, the seconds it took to compile, XLA's memory plan in MB."""
     import jax
 
+    from jbid.engine.wrappers import over_seeds
     from jbid.methods.selfdeblur import selfdeblur
-    from jbid.run import compiled
-    from jbid.transforms import over_seeds
+    from jbid.runtime.compile import jit
 
     ssim_from = 0 if loss == "ssim" else 10**9
     method = selfdeblur(KERNEL, channels=channels, ssim_from=ssim_from, dtype=dtype)
@@ -59,14 +59,14 @@ def jbid_step(channels: int, loss: str, seeds: int = 1, dtype: Literal["float32"
         method = over_seeds(method)
     key = jax.random.key(0) if seeds == 1 else jax.random.split(jax.random.key(0), seeds)
     blurred = jax.random.uniform(jax.random.key(1), (SIZE, SIZE, 1))
-    state = compiled(method.init)(key, blurred)
+    state = jit(method.init)(key, blurred)
 
     def f(state, blurred, t):
         state, info = method.step(state, blurred, t)
         return state, info.loss
 
     start = time.perf_counter()
-    step = compiled(f, donate_argnums=0).lower(state, blurred, 0).compile()
+    step = jit(f, donate_argnums=0).lower(state, blurred, 0).compile()
     seconds = time.perf_counter() - start
     plan = step.memory_analysis()
     # the state is donated: its outputs take the place of its arguments
@@ -143,7 +143,8 @@ def main() -> None:
     import jax
     import torch
 
-    from jbid.cli import versions_and_device, write_json
+    from jbid.io.files import write_json
+    from jbid.runtime.environment import versions_and_device
 
     gpu = jax.default_backend() != "cpu"
     content = {
@@ -195,5 +196,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_memory()
+    tune_malloc()
     main()

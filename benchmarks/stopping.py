@@ -18,45 +18,35 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jbid import images as im
-from jbid.cli import (
-    Parser,
-    add_method_arguments,
-    guarded,
-    identity,
-    json_file,
-    out_dir,
-    read_json,
-    settings_from,
-    versions_and_device,
-    write_json,
-)
+from jbid.cli.main import Parser, add_method_arguments, guarded, json_file, settings_from
 from jbid.data import levin
-from jbid.data.synthetic import synthesised
-from jbid.deblur import prepare
+from jbid.data.synthetic import synthesize
+from jbid.engine.wrappers import default_patience
+from jbid.io.files import atomic_write, make_folder, read_json, write_json
 from jbid.metrics import align
-from jbid.noise import noise_level
-from jbid.run import compiled
-from jbid.settings import Settings, build
-from jbid.transforms import patience_for
+from jbid.ops.color import luma
+from jbid.ops.noise import estimate_noise
+from jbid.pipeline.config import Config, build
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.resume import identity
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 NAMES = [f"im{i}_kernel{k}_img" for i, k in ((1, 1), (1, 5), (2, 3), (2, 6), (3, 2), (3, 8), (4, 4), (4, 7))]
 
 
-def curves(item: levin.Item, settings: Settings, every: int, full: bool) -> dict:
+def curves(item: levin.Item, settings: Config, every: int, full: bool) -> dict:
     """Loss and moving variance at each step, PSNR at every `every`-th one."""
     options = settings.options | {"stop": True, "patience": 10**9}
     task = prepare(item.blurred, settings)
     method = build(settings._replace(options=options), task.kernel_shape, task.observed.shape[-1])
     observed = jnp.asarray(task.observed)
-    state = compiled(method.init)(
-        jax.random.key(settings.seed), observed, task.starts[0].kernel if task.starts else None
-    )
-    step, restore = compiled(method.step, donate_argnums=0), compiled(method.restore)
-    truth = im.luma(item.sharp)[..., 0]
-    noise = compiled(noise_level)(observed)
+    state = jit(method.init)(jax.random.key(settings.seed), observed, task.starts[0].kernel if task.starts else None)
+    step, restore = jit(method.step, donate_argnums=0), jit(method.restore)
+    truth = luma(item.sharp)[..., 0]
+    noise = jit(estimate_noise)(observed)
     window = settings.options["window"]
-    patience = settings.options["patience"] or int(patience_for(noise, window))
+    patience = settings.options["patience"] or int(default_patience(noise, window))
     told: dict = {"patience": patience, "loss": [], "variance": [], "at": [], "psnr": []}
     seen: list = []
     if full:
@@ -71,7 +61,7 @@ def curves(item: levin.Item, settings: Settings, every: int, full: bool) -> dict
         if t % every == 0:
             x = np.asarray(restore(info.estimate, observed).image)
             told["at"].append(t)
-            told["psnr"].append(align(im.luma(x)[..., 0], truth).psnr)
+            told["psnr"].append(align(luma(x)[..., 0], truth).psnr)
     return told
 
 
@@ -107,16 +97,16 @@ def run_all(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     if settings.method != "robust" or not settings.steps or settings.seeds > 1:
         raise ValueError("this is about one seed of --method robust with a preset that has steps")
-    folder = out_dir(args.out.parent / args.out.stem)
+    folder = make_folder(args.out.parent / args.out.stem)
     rows = []
     for item in levin.load(args.data, args.only):
-        given = synthesised(item, args.noise, settings.seed)
+        given = synthesize(item, args.noise, settings.seed)
         name = identity(settings, given.blurred, np.array([args.every, args.full]))
         kept = folder / f"{item.name}.json"
         row = read_json(kept) if args.resume else {}
         if row.get("identity") != name:
             told = curves(given, settings, args.every, args.full)
-            before = align(im.luma(given.blurred)[..., 0], im.luma(given.sharp)[..., 0]).psnr
+            before = align(luma(given.blurred)[..., 0], luma(given.sharp)[..., 0]).psnr
             row = {"name": item.name, "identity": name, "psnr_blurred": before, **told}
             write_json(kept, row)
         rows.append(judged(row))
@@ -161,7 +151,7 @@ def plot(path: Path, rows: list[dict], noise: str) -> None:
         axis.axhline(row["psnr_blurred"], color="k", linestyle="--", linewidth=0.8)
         axis.set_title(row["name"], fontsize=9)
     figure.suptitle(f"PSNR (dB) against steps, {noise}; dot: kept, dotted: stopped, dashed: the picture given")
-    with im.replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""What does early stopping cost in memory, at 320x320 pixels in colour with a kernel of half the picture?
+"""What does early stopping cost in memory, at 320x320 pixels in color with a kernel of half the picture?
 
     python -m benchmarks.stopping_memory --out stopping_memory.json
 
@@ -19,19 +19,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.cli import guarded, json_file, versions_and_device, write_json
+from jbid.cli.main import guarded, json_file
+from jbid.engine.driver import run
+from jbid.io.files import write_json
 from jbid.methods.robust import robust
-from jbid.run import compiled, run
+from jbid.runtime.compile import jit
+from jbid.runtime.environment import versions_and_device
 
 SIDE, STEPS = 320, 6
 
 
 def measured(stop: bool, window: int) -> dict[str, float]:
     """In MiB, of this process."""
-    method = robust(SIDE // 2 | 1, channels=32, steps=STEPS, stop=stop, window=window, normalise="sum")
+    method = robust(SIDE // 2 | 1, channels=32, steps=STEPS, stop=stop, window=window, normalize="sum")
     key, picture = jax.random.key(0), jax.random.uniform(jax.random.key(1), (SIDE, SIDE, 3))
     state = jax.eval_shape(method.init, key, picture)
-    step = compiled(method.step, donate_argnums=0).lower(state, picture, jnp.array(0)).compile()
+    step = jit(method.step, donate_argnums=0).lower(state, picture, jnp.array(0)).compile()
     run(method, key, picture, STEPS)
     leaves = [leaf for leaf in jax.tree.leaves(state) if hasattr(leaf.dtype, "itemsize")]
     return {

@@ -1,10 +1,10 @@
 """`python -m jbid`."""
 
-from jbid.allocator import keep_memory
+from jbid.runtime.memory import tune_malloc
 
 if __name__ == "__main__":
-    keep_memory()
+    tune_malloc()
 
-    from jbid.cli import main
+    from jbid.cli.main import main
 
     raise SystemExit(main())

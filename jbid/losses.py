@@ -1,48 +1,18 @@
-"""Data terms, regularisers and their combinators. A `Loss` maps (estimate, reblurred, blurred, t) to a scalar."""
+"""Data terms, regularizers and their combinators. A `Loss` maps (estimate, reblurred, blurred, t) to a scalar."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jbid.noise import noise_level
+from jbid.nets.vgg import Layers, vgg_features
+from jbid.ops.noise import estimate_noise
+from jbid.ops.ssim import ssim
 from jbid.types import Loss
-
-_RADIUS, _SIGMA = 5, 1.5
-
-
-def gaussian_average(x: Float[Array, "h w *c"], *, same: bool) -> Float[Array, "H W *c"]:
-    """Gaussian average over 11x11 pixels (sigma 1.5), one axis after the other.
-
-    With `same`, zeros lie outside the image and the size stays; else only windows that fit are taken, 10 fewer along
-    each axis. Written as eleven shifted sums: for so few taps and channels that is faster than a convolution on every
-    backend.
-    """
-    taps = [math.exp(-(i**2) / (2 * _SIGMA**2)) for i in range(-_RADIUS, _RADIUS + 1)]
-    total = sum(taps)
-    for axis in (0, 1):
-        padded = jnp.pad(x, [(_RADIUS, _RADIUS) if a == axis else (0, 0) for a in range(x.ndim)]) if same else x
-        n = padded.shape[axis] - 2 * _RADIUS
-        shifted = [tap / total * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i, tap in enumerate(taps)]
-        x = functools.reduce(jnp.add, shifted)
-    return x
-
-
-def ssim(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, ""]:
-    """Mean structural similarity of two images in [0, 1], as in SelfDeblur's loss: Gaussian 11x11, zero padding.
-
-    Mean over all pixels and channels of (2 ma mb + C1)(2 cov + C2) / ((ma^2 + mb^2 + C1)(va + vb + C2)) with
-    C1 = 0.01^2, C2 = 0.03^2 (Wang et al. 2004, Eq. 13). For scores use `jbid.metrics`: this one pads with zeros.
-    """
-    ma, mb, aa, bb, ab = (gaussian_average(v, same=True) for v in (a, b, a * a, b * b, a * b))
-    va, vb, cov = aa - ma * ma, bb - mb * mb, ab - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    return jnp.mean((2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2)))
 
 
 def mse() -> Loss:
@@ -90,7 +60,7 @@ def tv(weight: float | None = None, *, squared: bool = False) -> Loss:
     """weight * TV(x). None: 0.1 times the noise level estimated from y, SelfDeblur section 3.2."""
 
     def loss(estimate, reblurred, blurred, t):
-        scale = 0.1 * noise_level(blurred) if weight is None else weight
+        scale = 0.1 * estimate_noise(blurred) if weight is None else weight
         return scale * total_variation(estimate.image, squared=squared)
 
     return loss
@@ -106,7 +76,7 @@ def l1_over_l2(image: Float[Array, "H W c"]) -> Float[Array, ""]:
 
 
 def sparse_gradient(weight: float = 1e-5) -> Loss:
-    """weight * ||grad x||_1 / ||grad x||_2, the regulariser of Zhuang et al., Eq. 21."""
+    """weight * ||grad x||_1 / ||grad x||_2, the regularizer of Zhuang et al., Eq. 21."""
     return lambda estimate, reblurred, blurred, t: weight * l1_over_l2(estimate.image)
 
 
@@ -132,7 +102,7 @@ def kernel_norm() -> Loss:
     return lambda estimate, reblurred, blurred, t: jnp.sqrt(jnp.sum(jnp.square(estimate.kernel)) + 1e-12)
 
 
-def towards_blurred(estimate, reblurred, blurred, t) -> Float[Array, ""]:
+def image_to_blurred_mse(estimate, reblurred, blurred, t) -> Float[Array, ""]:
     """mean (x - y)^2 of the image itself, which must have the size of the picture: a `Loss` to warm up with."""
     return jnp.mean(jnp.square(estimate.image - blurred))
 
@@ -163,17 +133,30 @@ def data_term(name: str, *, ssim_from: int = 0, delta: float = 0.05) -> Loss:
     return known[name]
 
 
-# a regulariser's factory (of its weight) by name
-REGULARISERS: dict[str, Callable[[float], Loss] | None] = {
+# a regularizer's factory (of its weight) by name
+REGULARIZERS: dict[str, Callable[[float], Loss] | None] = {
     "l1_over_l2": sparse_gradient,
     "l1": tv,
     "none": None,
 }
 
 
-def with_regulariser(data: Loss, name: str, weight: float) -> Loss:
-    """data + weight times the regulariser of this name. Raises ValueError for a name that is not in `REGULARISERS`."""
-    if name not in REGULARISERS:
-        raise ValueError(f"got regulariser {name!r}, expected one of {', '.join(REGULARISERS)}")
-    penalty = REGULARISERS[name]
+def with_regularizer(data: Loss, name: str, weight: float) -> Loss:
+    """data + weight times the regularizer of this name. Raises ValueError for a name that is not in `REGULARIZERS`."""
+    if name not in REGULARIZERS:
+        raise ValueError(f"got regularizer {name!r}, expected one of {', '.join(REGULARIZERS)}")
+    penalty = REGULARIZERS[name]
     return add(data, penalty(weight)) if penalty else data
+
+
+PERCEPTUAL_WEIGHTS = (0.2, 0.4, 0.8, 1.0, 3.0)
+
+
+def perceptual(layers: Layers) -> Loss:
+    """sum_i w_i mean |VGG_i(F(x, k)) - VGG_i(y)| over relu1_1 .. relu5_1, w_i of `WEIGHTS`, as Tran et al. 2021."""
+
+    def loss(estimate, reblurred, blurred, t):
+        pairs = zip(PERCEPTUAL_WEIGHTS, vgg_features(layers, reblurred), vgg_features(layers, blurred))
+        return sum(weight * jnp.mean(jnp.abs(a - b)) for weight, a, b in pairs)
+
+    return loss

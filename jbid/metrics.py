@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def ssim_matlab(image: NDArray, truth: NDArray) -> float:
     # Matlab rounds halves away from zero
     f = max(1, int(np.floor(min(images[0].shape) / 256 + 0.5)))
     if f > 1:
-        # an even window of imfilter has its centre at the upper left of the middle
+        # an even window of imfilter has its center at the upper left of the middle
         images = [scipy.ndimage.uniform_filter(v, f, mode="reflect", origin=-1 if f % 2 == 0 else 0) for v in images]
         images = [v[::f, ::f] for v in images]
     return float(
@@ -109,7 +110,7 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
 
 
 def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> float:
-    """Largest normalised cross-correlation over all shifts, the better of the kernel and its 180-degree rotation.
+    """Largest normalized cross-correlation over all shifts, the better of the kernel and its 180-degree rotation.
 
     max_s sum_p k(p) t(p + s) / (||k|| ||t||), in [0, 1] for non-negative kernels; sizes may differ (Hu and Yang 2012).
     Both orientations count since Levin's kernel files do not share one. With `fractions` above one the shifts go in
@@ -227,3 +228,12 @@ def _lpips_model(weights: str) -> Any:
     except (KeyError, IndexError, TypeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{weights}: not torchvision's AlexNet weights ({type(error).__name__})") from None
     return model
+
+
+def pairwise_similarity(kernels: Sequence[NDArray]) -> NDArray[np.float64]:
+    """The largest normalized cross-correlation over shifts of each pair of kernels (s, s) with non-negative values."""
+    ks = np.stack([np.asarray(k, float) for k in kernels])
+    ks /= np.maximum(np.linalg.norm(ks, axis=(1, 2), keepdims=True), 1e-30)
+    fast = [scipy.fft.next_fast_len(2 * n - 1, real=True) for n in ks.shape[1:]]
+    spectra = scipy.fft.rfft2(ks, fast)
+    return np.array([scipy.fft.irfft2(spectra * np.conj(s), fast).max((1, 2)) for s in spectra])

@@ -23,9 +23,9 @@ class Estimate(NamedTuple):
 
 
 class Generator(NamedTuple):
-    """A parametrised prior: `apply(params, code, key)` is an image or a kernel.
+    """A parametrized prior: `apply(params, code, key)` is an image or a kernel.
 
-    `init(key, blurred)` draws parameters (optimised) and code (the fixed network input, not optimised). `apply` takes
+    `init(key, blurred)` draws parameters (optimized) and code (the fixed network input, not optimized). `apply` takes
     a key for whatever is random at each step, or None for the plain output. `fit(params, code, start)` gives the
     parameters to set out from with a kernel `start`, with which a kernel is close to it and an image to the picture's
     deconvolution with it; None where the parameters that were drawn are kept.
@@ -51,7 +51,7 @@ class State(NamedTuple):
     opt_state: Estimate
 
 
-class Info(NamedTuple):
+class StepInfo(NamedTuple):
     """What a step tells: its loss and its estimate, both before the update, and whether the run has stopped itself."""
 
     loss: Float[Array, ""]
@@ -59,7 +59,7 @@ class Info(NamedTuple):
     stopped: Bool[Array, ""]
 
 
-class Restored(NamedTuple):
+class MethodOutput(NamedTuple):
     """A method's answer: the sharp image on the observed window, and a kernel that sums to one."""
 
     image: Float[Array, "h w c"]
@@ -76,6 +76,6 @@ class Method(NamedTuple):
     """
 
     init: Callable[..., Any]
-    step: Callable[[Any, Array, Array], tuple[Any, Info]]
+    step: Callable[[Any, Array, Array], tuple[Any, StepInfo]]
     estimate: Callable[[Any], Estimate]
-    restore: Callable[[Estimate, Array], Restored]
+    restore: Callable[[Estimate, Array], MethodOutput]

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jbid import images as im
 from jbid.bench import table
 from jbid.bench.cli import main
 from jbid.bench.conditions import level_size
 from jbid.data import levin
+from jbid.io.images import write_image
+from jbid.ops.color import luma
 from tests.test_metrics import golden_rows
 
 TINY = [
@@ -42,12 +43,12 @@ def test_official_results_score_as_published(levin_folder, tmp_path, capsys):
 
 
 def test_kernels_are_those_of_a_true_convolution(levin_folder):
-    from jbid.blur import blur, crop_centre
     from jbid.metrics import align
+    from jbid.ops.conv import blur, crop_center
 
     for item in levin.load(levin_folder, levin.NAMES[:8]):
-        # the kernel files are not centred, hence the alignment
-        observed = np.asarray(crop_centre(item.blurred, item.kernel.shape))[..., 0]
+        # the kernel files are not centerd, hence the alignment
+        observed = np.asarray(crop_center(item.blurred, item.kernel.shape))[..., 0]
         right, turned = (
             align(observed, np.asarray(blur(item.sharp, k))[..., 0]).psnr
             for k in (item.kernel, item.kernel[::-1, ::-1])
@@ -210,8 +211,8 @@ def test_protocols_are_those_of_the_command_line():
         again = PROTOCOLS[name].score(moved, sharp)
         assert again.shift == (2, -1) and again.psnr == pytest.approx(score[name].psnr, abs=1e-6)
     assert PROTOCOLS["rgb_raw"].score(moved, sharp).psnr < 15
-    # a gray result of a picture in colour has the range of the truth
-    gray = PROTOCOLS["sd_matlab"].score(im.luma(sharp), sharp)
+    # a gray result of a picture in color has the range of the truth
+    gray = PROTOCOLS["sd_matlab"].score(luma(sharp), sharp)
     assert gray.psnr > 60
 
 
@@ -257,13 +258,13 @@ def test_subsets_and_scales(lai_folder, tmp_path, capsys):
     assert item.blurred.shape == item.sharp.shape == (88, 126, 3)
     assert item.kernel.shape == (9, 9) and item.kernel.sum() == pytest.approx(1, abs=1e-5)
     # what is shrunk is still blurred by what is shrunk
-    from jbid.blur import blur, crop_centre
     from jbid.metrics import align
+    from jbid.ops.conv import blur, crop_center
 
     for scale in ("0.25", "0.5"):
         half = loaded(args("--only", "natural_01_kernel_03", "--scale", scale), lai)[0]
-        again = np.asarray(blur(im.luma(half.sharp), half.kernel))[..., 0]
-        seen = np.asarray(crop_centre(im.luma(half.blurred), half.kernel.shape))[..., 0]
+        again = np.asarray(blur(luma(half.sharp), half.kernel))[..., 0]
+        seen = np.asarray(crop_center(luma(half.blurred), half.kernel.shape))[..., 0]
         assert align(seen, again, max_shift=1).psnr > 38
     cases = [("--subset", "cats"), "people"], [("--scale", "2"), "at most 1"], [("--scale", "0"), "above 0"]
     none = "--only", "text_01_kernel_01", "--subset", "people"
@@ -294,7 +295,7 @@ def test_synthetic_pictures_depend_on_the_seed_alone(tmp_path, capsys):
     from jbid.data.synthetic import Synthetic
 
     for name in ("one", "two"):
-        im.write(tmp_path / f"{name}.png", data.astronaut()[100:300, 100:320].astype(np.float32) / 255)
+        write_image(tmp_path / f"{name}.png", data.astronaut()[100:300, 100:320].astype(np.float32) / 255)
     few = Synthetic(tmp_path, (13,), crop=96, noise="gaussian:0.01")
     many = Synthetic(tmp_path, (13, 21), kernels=2, crop=96, noise="gaussian:0.01")
     names = few.NAMES
@@ -304,7 +305,7 @@ def test_synthetic_pictures_depend_on_the_seed_alone(tmp_path, capsys):
     np.testing.assert_array_equal(one.blurred, same.blurred)
     assert not np.array_equal(one.kernel, few.load(None, names)[1].kernel)
     assert not np.array_equal(one.kernel, few._replace(seed=1).load(None, names)[0].kernel)
-    from jbid.blur import blur
+    from jbid.ops.conv import blur
 
     # the noise is there, and nothing else
     full = np.asarray(blur(np.pad(one.sharp, ((6, 6), (6, 6), (0, 0)), mode="reflect"), one.kernel))
@@ -319,7 +320,7 @@ def test_synthetic_pictures_depend_on_the_seed_alone(tmp_path, capsys):
 def test_photos_without_a_truth_make_a_page(tmp_path, capsys):
     from skimage import data
 
-    im.write(tmp_path / "photo.png", data.camera()[100:196, 200:310, None].astype(np.float32) / 255)
+    write_image(tmp_path / "photo.png", data.camera()[100:196, 200:310, None].astype(np.float32) / 255)
     (tmp_path / "notes.txt").write_text("no picture")
     out = tmp_path / "real.json"
     assert main(["real", "--data", str(tmp_path), "--out", str(out), *TINY[:-1], "--kernel-size=9"]) == 0
@@ -361,7 +362,7 @@ def test_seeds_of_several_starts(levin_folder, tmp_path, capsys):
 def test_the_choice_among_seeds_knows_no_truth():
     """And its regret is none where score and PSNR agree, and the whole spread where they are opposed."""
     from jbid.bench.variance import regrets
-    from jbid.score import NO_TERMS
+    from jbid.kernel_estimation.ranking import NO_TERMS
 
     psnr = [30.0, 20.0, 25.0, 28.0]
 
@@ -402,7 +403,7 @@ def test_files_are_checked_against_their_checksums(levin_folder, tmp_path, capsy
 
 def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, tmp_path):
     pytest.importorskip("array_record", reason="has no wheel for this system")
-    from jbid.data.builders import tfds_source
+    from jbid.data.tfds import tfds_source
 
     source = tfds_source("levin", levin_folder, tmp_path)
     assert len(source) == 32 and "tensorflow" not in sys.modules
@@ -420,7 +421,7 @@ def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, t
 
 def test_tensorflow_datasets_has_all_of_lai_in_three_channels(lai_folder, tmp_path):
     pytest.importorskip("array_record", reason="has no wheel for this system")
-    from jbid.data.builders import tfds_source
+    from jbid.data.tfds import tfds_source
 
     source = tfds_source("lai", lai_folder, tmp_path)
     assert len(source) == 100

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from jbid.blur import blur, blur_adjoint, crop_centre, delta_kernel, normalise_kernel, pad_edge
-from jbid.motion import gaussian_process_kernel
+from jbid.ops.conv import blur, blur_adjoint, crop_center, pad_edge
+from jbid.ops.kernels import delta_kernel, normalize_kernel
+from jbid.ops.motion import gaussian_process_kernel
 
 
 def random(seed, shape):
@@ -39,18 +40,18 @@ def test_gradients_do_not_depend_on_the_method():
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
-def test_delta_keeps_the_centre():
+def test_delta_keeps_the_center():
     x = random(0, (20, 24, 3))
     for shape in ((5, 5), (4, 7)):
-        # the centre under a true convolution lies mirrored to the kernel's for even sizes
+        # the center under a true convolution lies mirrored to the kernel's for even sizes
         k = delta_kernel(shape)[::-1, ::-1]
-        np.testing.assert_allclose(blur(x, k), crop_centre(x, shape), atol=1e-5)
+        np.testing.assert_allclose(blur(x, k), crop_center(x, shape), atol=1e-5)
 
 
 def test_crop_undoes_pad():
     x = random(0, (9, 8, 1))
     for shape in ((5, 5), (4, 7), (1, 1)):
-        np.testing.assert_array_equal(crop_centre(pad_edge(x, shape), shape), x)
+        np.testing.assert_array_equal(crop_center(pad_edge(x, shape), shape), x)
 
 
 def test_refusals():
@@ -60,8 +61,8 @@ def test_refusals():
         blur(jnp.zeros((8, 8)), jnp.zeros((3, 3)))
 
 
-def test_normalised_kernel_is_a_kernel():
-    k = normalise_kernel(jnp.array([[-1.0, 0.1], [4.0, 1.0]]), 0.1)
+def test_normalized_kernel_is_a_kernel():
+    k = normalize_kernel(jnp.array([[-1.0, 0.1], [4.0, 1.0]]), 0.1)
     np.testing.assert_allclose(k, np.array([[0, 0], [0.8, 0.2]]), atol=1e-6)
 
 
@@ -72,7 +73,7 @@ def test_simulated_kernels():
     assert (kernels >= 0).all()
     np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-5)
     rows, columns = kernels.sum(2) > 0, kernels.sum(1) > 0
-    # the longer side spans 0.8 * 20 pixels and both are centred: nothing falls off the edge
+    # the longer side spans 0.8 * 20 pixels and both are centerd: nothing falls off the edge
     assert not rows[:, [0, 20]].any() and not columns[:, [0, 20]].any()
     spans = [max(np.ptp(np.flatnonzero(v)) for v in pair) for pair in zip(rows, columns)]
     assert set(spans) <= {16, 17}

@@ -13,12 +13,15 @@ import pytest
 import tifffile
 from skimage import data, io, transform
 
-from jbid import images as im
-from jbid.blur import blur, crop_centre
-from jbid.cli import main, resumed, write_json
+from jbid.cli.main import main
+from jbid.io.files import write_json
+from jbid.io.images import read_image, read_kernel, write_image, write_kernel
 from jbid.metrics import align, psnr
-from jbid.motion import gaussian_process_kernel
-from jbid.settings import parse_assignment, read_config, resolve
+from jbid.ops.color import linear_to_srgb, luma, srgb_to_linear
+from jbid.ops.conv import blur, crop_center
+from jbid.ops.motion import gaussian_process_kernel
+from jbid.pipeline.config import parse_assignment, read_config, resolve
+from jbid.pipeline.resume import read_resumable
 
 TINY = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--kernel-size=9", "--start=random"]
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
@@ -26,10 +29,10 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
 @pytest.fixture
 def photo(tmp_path):
-    """A blurred colour photo of 56x64 pixels."""
+    """A blurred color photo of 56x64 pixels."""
     sharp = transform.resize(data.astronaut(), (64, 72), anti_aliasing=True).astype(np.float32)
     path = tmp_path / "photo.png"
-    im.write(path, blur(sharp, gaussian_process_kernel(jax.random.key(0), 9)))
+    write_image(path, blur(sharp, gaussian_process_kernel(jax.random.key(0), 9)))
     return path
 
 
@@ -46,8 +49,8 @@ def test_deblur_writes_image_kernel_and_report(photo, tmp_path):
     out = tmp_path / "out"
     assert main(["deblur", str(photo), "--steps=6", "--seeds=2", "--seed=3", "--out", str(out), *TINY]) == 0
     assert {"photo.json", "photo_kernel.png", "photo_sharp.png"} <= {p.name for p in out.iterdir()}
-    assert im.read(out / "photo_sharp.png").shape == im.read(photo).shape
-    kernel = im.read_kernel(out / "photo_kernel.png")
+    assert read_image(out / "photo_sharp.png").shape == read_image(photo).shape
+    kernel = read_kernel(out / "photo_kernel.png")
     assert kernel.shape == (9, 9)
     report = json.loads((out / "photo.json").read_text())
     assert report["settings"]["options"]["channels"] == 4 and report["settings"]["options"]["image_lr"] == 0.01
@@ -57,21 +60,21 @@ def test_deblur_writes_image_kernel_and_report(photo, tmp_path):
     assert {"jax", "jbid"} <= set(report["versions"]) and report["seconds"] > 0 and report["device"]
 
 
-@pytest.mark.parametrize("flags", [["--colour=rgb"], ["--no-finish"], ["--colour=rgb", "--no-finish", "--batch=2"]])
-def test_deblur_in_colour_and_without_finish(photo, tmp_path, flags):
+@pytest.mark.parametrize("flags", [["--color=rgb"], ["--no-finish"], ["--color=rgb", "--no-finish", "--batch=2"]])
+def test_deblur_in_color_and_without_finish(photo, tmp_path, flags):
     second = tmp_path / "second.png"
-    im.write(second, im.read(photo)[::-1])
+    write_image(second, read_image(photo)[::-1])
     out = tmp_path / "out"
     assert main(["deblur", str(photo), str(second), "--steps=2", "--out", str(out), *TINY, *flags]) == 0
-    assert im.read(out / "second_sharp.png").shape == im.read(photo).shape
+    assert read_image(out / "second_sharp.png").shape == read_image(photo).shape
 
 
 def test_a_known_kernel_is_kept(photo, tmp_path):
     kernel = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
-    im.write_kernel(tmp_path / "k.png", kernel[:, 1:])  # 9x8: made square and odd
+    write_kernel(tmp_path / "k.png", kernel[:, 1:])  # 9x8: made square and odd
     args = ["deblur", photo, "--kernel", tmp_path / "k.png", "--steps=2", "--out", tmp_path / "out", *TINY[:3]]
     assert main([str(a) for a in args]) == 0
-    found = im.read_kernel(tmp_path / "out" / "photo_kernel.png")
+    found = read_kernel(tmp_path / "out" / "photo_kernel.png")
     np.testing.assert_allclose(found[:, :8], kernel[:, 1:] / kernel[:, 1:].sum(), atol=1e-4)
     assert json.loads((tmp_path / "out" / "photo.json").read_text())["settings"]["options"]["loss"] == "ssim"
 
@@ -87,7 +90,7 @@ def test_bad_pictures(capsys, photo, tmp_path):
     tifffile.imwrite(tmp_path / "big.tif", np.full((64, 64), 7, np.float32))
     assert "outside [0, 1]" in refused(capsys, "deblur", tmp_path / "big.tif")
     (tmp_path / "other").mkdir()
-    im.write(tmp_path / "other" / "photo.png", np.zeros((40, 40)))
+    write_image(tmp_path / "other" / "photo.png", np.zeros((40, 40)))
     assert main(["deblur", str(photo), str(tmp_path / "other"), "--steps=1", "--out", str(tmp_path / "o"), *TINY]) == 2
     assert "rename one" in capsys.readouterr().err
 
@@ -120,7 +123,7 @@ def test_bad_options(capsys, photo, flags, words):
 
 
 @pytest.mark.parametrize(
-    "flag, word", [("--colour=green", "luma"), ("--batch=0", "at least 1"), ("--kernel-size=big", "odd")]
+    "flag, word", [("--color=green", "luma"), ("--batch=0", "at least 1"), ("--kernel-size=big", "odd")]
 )
 def test_what_argparse_refuses_is_one_line_too(capsys, photo, flag, word):
     with pytest.raises(SystemExit) as stopped:
@@ -155,11 +158,11 @@ def test_nothing_is_lost_to_a_bad_second_run(capsys, photo, tmp_path):
 def test_blur_is_the_forward_model(tmp_path, capsys):
     sharp = transform.resize(data.camera(), (40, 44), anti_aliasing=True)[..., None]
     kernel = np.asarray(gaussian_process_kernel(jax.random.key(1), 9))
-    im.write(tmp_path / "sharp.png", sharp)
-    im.write_kernel(tmp_path / "k.png", kernel)
+    write_image(tmp_path / "sharp.png", sharp)
+    write_kernel(tmp_path / "k.png", kernel)
     assert main(["blur", str(tmp_path / "sharp.png"), "--kernel", str(tmp_path / "k.png"), "--out", str(tmp_path)]) == 0
-    expected = blur(im.read(tmp_path / "sharp.png"), im.read_kernel(tmp_path / "k.png"))
-    np.testing.assert_allclose(im.read(tmp_path / "sharp_blurred.png"), expected, atol=0.51 / 255)
+    expected = blur(read_image(tmp_path / "sharp.png"), read_kernel(tmp_path / "k.png"))
+    np.testing.assert_allclose(read_image(tmp_path / "sharp_blurred.png"), expected, atol=0.51 / 255)
     assert "larger" in refused(capsys, "blur", tmp_path / "k.png", "--kernel", tmp_path / "sharp.png")
 
 
@@ -244,7 +247,7 @@ def test_few_steps_move_the_kernel_all_the_same():
 
 def test_help_answers_without_jax():
     script = (
-        "import sys; from jbid.cli import parser; parser().format_help(); print({'jax', 'flax'} & set(sys.modules))"
+        "import sys; from jbid.cli.main import parser; parser().format_help(); print({'jax', 'flax'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -253,13 +256,13 @@ def test_help_answers_without_jax():
 def test_instant_needs_no_kernel_size(photo, tmp_path):
     sharp = transform.resize(data.astronaut(), (168, 176), anti_aliasing=True).astype(np.float32)
     kernel = gaussian_process_kernel(jax.random.key(0), 9)
-    im.write(photo, blur(sharp, kernel))
+    write_image(photo, blur(sharp, kernel))
     out = tmp_path / "out"
     assert main(["deblur", str(photo), "--preset=instant", "--out", str(out)]) == 0
-    truth = crop_centre(sharp, kernel.shape)
+    truth = crop_center(sharp, kernel.shape)
     before, after = (
-        align(im.luma(x)[..., 0], im.luma(truth)[..., 0]).psnr
-        for x in (im.read(photo), im.read(out / "photo_sharp.png"))
+        align(luma(x)[..., 0], luma(truth)[..., 0]).psnr
+        for x in (read_image(photo), read_image(out / "photo_sharp.png"))
     )
     assert after > before + 3
     report = json.loads((out / "photo.json").read_text())
@@ -268,14 +271,14 @@ def test_instant_needs_no_kernel_size(photo, tmp_path):
 
 def test_each_way_to_start(photo, tmp_path):
     kernel = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
-    im.write_kernel(tmp_path / "k.png", kernel)
+    write_kernel(tmp_path / "k.png", kernel)
     found = {}
     for start in ("uniform", "edges", str(tmp_path / "k.png")):
         args = ["deblur", str(photo), *TINY[:4], f"--start={start}", "--steps=1", "--set=kernel_lr=0.0"]
         assert main([*args, "--set=kernel_net=free", "--out", str(tmp_path / "out")]) == 0
         report = json.loads((tmp_path / "out" / "photo.json").read_text())
         assert any(c["name"] == "start" for c in report["candidates"]) == (start == "edges")
-        found[start] = im.read_kernel(tmp_path / "out" / "photo_kernel.png")
+        found[start] = read_kernel(tmp_path / "out" / "photo_kernel.png")
     np.testing.assert_allclose(found["uniform"], 1 / 81, atol=1e-5)
     np.testing.assert_allclose(found[str(tmp_path / "k.png")], kernel, atol=2e-3)
 
@@ -283,8 +286,8 @@ def test_each_way_to_start(photo, tmp_path):
 def test_one_broken_file_never_stops_the_rest(photo, tmp_path, capsys):
     folder = tmp_path / "folder"
     folder.mkdir()
-    im.write(folder / "a.png", im.read(photo))
-    im.write(folder / "c.png", im.read(photo))
+    write_image(folder / "a.png", read_image(photo))
+    write_image(folder / "c.png", read_image(photo))
     whole = (folder / "a.png").read_bytes()
     (folder / "b.png").write_bytes(whole[: len(whole) // 2])
     (folder / "d.png").write_text("not a picture")
@@ -302,41 +305,41 @@ def test_a_region_is_where_the_kernel_comes_from(photo, tmp_path):
     assert main(args) == 0
     report = json.loads((tmp_path / "out" / "photo.json").read_text())
     assert report["region"] == [4, 2, 48, 40]
-    assert im.read(tmp_path / "out" / "photo_sharp.png").shape == im.read(photo).shape
+    assert read_image(tmp_path / "out" / "photo_sharp.png").shape == read_image(photo).shape
 
 
 def test_linear_light(tmp_path):
     """Blur made in linear light is undone better in linear light."""
     sharp = transform.resize(data.astronaut(), (72, 80), anti_aliasing=True).astype(np.float32)
     kernel = gaussian_process_kernel(jax.random.key(0), 9)
-    im.write(tmp_path / "photo.png", im.from_linear(np.asarray(blur(im.to_linear(sharp), kernel))))
-    im.write_kernel(tmp_path / "k.png", kernel)
+    write_image(tmp_path / "photo.png", linear_to_srgb(np.asarray(blur(srgb_to_linear(sharp), kernel))))
+    write_kernel(tmp_path / "k.png", kernel)
     scores = []
     for flag in ([], ["--linear"]):
         args = ["deblur", str(tmp_path / "photo.png"), "--kernel", str(tmp_path / "k.png"), "--preset=instant"]
         assert main([*args, *flag, "--out", str(tmp_path / "out")]) == 0
-        scores.append(psnr(im.read(tmp_path / "out" / "photo_sharp.png"), crop_centre(sharp, kernel.shape)))
+        scores.append(psnr(read_image(tmp_path / "out" / "photo_sharp.png"), crop_center(sharp, kernel.shape)))
     assert scores[1] > scores[0] + 1
 
 
 def test_failed_seeds_are_named_and_dropped(photo, tmp_path, capsys, monkeypatch):
-    """Three of four seeds are made to fail after the optimisation: not a number, black, and a delta kernel."""
-    from jbid import deblur
+    """Three of four seeds are made to fail after the optimization: not a number, black, and a delta kernel."""
+    from jbid.pipeline.solve import optimize
 
     true = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
-    real = deblur.optimised
+    real = optimize
 
     def planted(*args, **kwargs):
         result = real(*args, **kwargs)
         images, kernels = (np.array(v) for v in result.restored)
-        images[0] = np.array(im.luma(im.read(photo)))
+        images[0] = np.array(luma(read_image(photo)))
         kernels[0] = true
         images[0, 0] = np.nan
         images[0, 1] = 0
         kernels[0, 2] = np.eye(81)[40].reshape(9, 9)
         return result._replace(restored=result.restored._replace(image=images, kernel=kernels))
 
-    monkeypatch.setattr(deblur, "optimised", planted)
+    monkeypatch.setattr("jbid.pipeline.solve.optimize", planted)
     assert main(["deblur", str(photo), "--steps=1", "--seeds=4", "--out", str(tmp_path / "out"), *TINY]) == 0
     report = json.loads((tmp_path / "out" / "photo.json").read_text())
     told = {c["name"]: c["failure"] for c in report["candidates"]}
@@ -347,33 +350,33 @@ def test_failed_seeds_are_named_and_dropped(photo, tmp_path, capsys, monkeypatch
 
 
 def test_spread_over_seeds_is_drawn(photo, tmp_path, monkeypatch):
-    from jbid import deblur
+    from jbid.pipeline.solve import optimize
 
-    real = deblur.optimised
+    real = optimize
 
     def kept_apart(*args, **kwargs):
         result = real(*args, **kwargs)
         images, kernels = (np.array(v) for v in result.restored)
-        images[0] = im.luma(im.read(photo))
+        images[0] = luma(read_image(photo))
         for i in range(3):
             kernels[0, i] = gaussian_process_kernel(jax.random.key(i), 9)
         return result._replace(restored=result.restored._replace(image=images, kernel=kernels))
 
-    monkeypatch.setattr(deblur, "optimised", kept_apart)
+    monkeypatch.setattr("jbid.pipeline.solve.optimize", kept_apart)
     assert main(["deblur", str(photo), "--steps=1", "--seeds=3", "--out", str(tmp_path / "out"), *TINY]) == 0
     report = json.loads((tmp_path / "out" / "photo.json").read_text())
-    spread = im.read(tmp_path / "out" / "photo_spread.png")
-    assert spread.shape[:2] == im.read(photo).shape[:2] and spread.max() > 0 and report["spread_of_seeds"] > 0
+    spread = read_image(tmp_path / "out" / "photo_spread.png")
+    assert spread.shape[:2] == read_image(photo).shape[:2] and spread.max() > 0 and report["spread_of_seeds"] > 0
     assert {"seed 0", "seed 1", "seed 2", "mean of seeds"} == {c["name"] for c in report["candidates"]}
 
 
 def test_blur_adds_the_noise_that_is_named(photo, tmp_path, capsys):
-    im.write_kernel(tmp_path / "k.png", np.ones((3, 3)))
+    write_kernel(tmp_path / "k.png", np.ones((3, 3)))
     base = ["blur", str(photo), "--kernel", str(tmp_path / "k.png"), "--out"]
     pictures = {}
     for name, more in (("clean", []), ("a", ["--noise=shot:25"]), ("b", ["--noise=shot:25", "--seed=1"])):
         assert main([*base, str(tmp_path / name), *more]) == 0
-        pictures[name] = im.read(tmp_path / name / f"{photo.stem}_blurred.png")
+        pictures[name] = read_image(tmp_path / name / f"{photo.stem}_blurred.png")
     noise = pictures["a"] - pictures["clean"]
     assert 0.03 < noise.std() < 0.2 and (pictures["a"] != pictures["b"]).any()
     assert main([*base, str(tmp_path / "c"), "--noise=rain:1"]) == 2
@@ -388,7 +391,7 @@ def test_robust_needs_no_size_and_stops_itself(photo, tmp_path):
     told = json.loads((tmp_path / "out" / f"{photo.stem}.json").read_text())
     # half of 56x64 pixels, odd
     assert told["kernel_size"] == [29, 33] and len(told["stopped"]) == 2 and told["complete"]
-    kernel = im.read_kernel(tmp_path / "out" / f"{photo.stem}_kernel.png")
+    kernel = read_kernel(tmp_path / "out" / f"{photo.stem}_kernel.png")
     assert kernel.shape == (29, 33)
     # what is stopped early is not taken for interrupted
     assert all(n == 0 or n <= told["steps_done"] for n in told["stopped"])
@@ -404,6 +407,6 @@ def test_a_benchmark_goes_on_with_what_has_the_same_settings(tmp_path):
     """As they are after a way through a file, which has no tuples."""
     path, settings = tmp_path / "report.json", {"milestones": (1, 2), "steps": 3}
     write_json(path, {"settings": settings, "images": [1]})
-    assert resumed(path, settings, True)["images"] == [1] and resumed(path, settings, False) == {}
+    assert read_resumable(path, settings, True)["images"] == [1] and read_resumable(path, settings, False) == {}
     with pytest.raises(ValueError, match="other settings"):
-        resumed(path, settings | {"steps": 4}, True)
+        read_resumable(path, settings | {"steps": 4}, True)

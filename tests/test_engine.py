@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jbid.blur import blur
-from jbid.checkpoint import Checkpoint
+from jbid.engine.checkpoint import Checkpoint
+from jbid.engine.driver import run
+from jbid.engine.wrappers import over_images, over_seeds
 from jbid.methods import METHODS, PRESETS
 from jbid.methods.selfdeblur import selfdeblur
-from jbid.motion import gaussian_process_kernel
-from jbid.run import run
-from jbid.transforms import over_images, over_seeds
+from jbid.ops.conv import blur
+from jbid.ops.motion import gaussian_process_kernel
 
 TINY = dict(channels=4, skip_channels=2, scales=1, ssim_from=4)
 
@@ -128,7 +128,7 @@ def test_a_known_kernel_stays_as_it_is(blurred):
 
 
 def test_one_method_one_compilation(blurred):
-    from jbid.run import _driver
+    from jbid.engine.driver import _driver
 
     traced = []
     method = selfdeblur(9, **TINY)

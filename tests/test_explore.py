@@ -14,21 +14,29 @@ import scipy.ndimage
 import scipy.signal
 from skimage import data as data_of_scikit
 
-from jbid import images, losses, motion, operators, prior, weights
-from jbid.blur import blur, pad_edge
-from jbid.cli import main
+from jbid import losses
+from jbid.cli.main import main
 from jbid.data import pairs as data
-from jbid.methods import explore as method_of_explore
-from jbid.methods.explore import explore
+from jbid.engine.driver import run
+from jbid.engine.generators import network_generator
+from jbid.io import torch_weights, weights
+from jbid.io.images import read_image, write_image
+from jbid.losses import perceptual
+from jbid.methods.explore import blur_operator
+from jbid.methods.explore import method as method_of_explore
+from jbid.methods.explore.method import explore
+from jbid.methods.explore.transfer import apply_code, extract_code
 from jbid.metrics import psnr
-from jbid.nets import wizard
+from jbid.nets import gated_wizard, kernel_wizard, wizards
+from jbid.nets import kernel_wizard as wizard
+from jbid.nets.gated_wizard import GatedWizard
+from jbid.nets.kernel_wizard import KernelWizard, Levels, Widths
 from jbid.nets.skip import Skip
-from jbid.nets.vgg import perceptual, vgg_features
-from jbid.nets.wizard import GatedWizard, KernelWizard, Levels, Widths
+from jbid.nets.vgg import vgg_features
+from jbid.ops import motion
+from jbid.ops.conv import blur, pad_edge
+from jbid.pretrain import blur_operator as training
 from jbid.pretrain import loop
-from jbid.pretrain import operator as training
-from jbid.run import run
-from jbid.transfer import code_of, with_code
 from tests.torch_names import drawn_weights, wizard_variables
 
 TINY = Widths(4, 4, 8, 1, 1, 1)
@@ -53,9 +61,9 @@ def test_the_operator_family_gives_the_authors_values(golden, name, variational)
 @pytest.mark.parametrize("variational, count", [(False, 49_205_187), (True, 115_265_475)])
 def test_parameters_at_published_width(variational, count):
     x = jnp.zeros((1, 128, 128, 3))
-    shapes = jax.eval_shape(KernelWizard(wizard.WIDTHS["published"], variational).init, jax.random.key(0), x, x)
+    shapes = jax.eval_shape(KernelWizard(wizards.WIDTHS["published"], variational).init, jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-    shapes = jax.eval_shape(wizard.network("compact", variational).init, jax.random.key(0), x, x)
+    shapes = jax.eval_shape(wizards.build_wizard("compact", variational).init, jax.random.key(0), x, x)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= 6_000_000
 
 
@@ -84,7 +92,7 @@ def tiny():
     made = {}
     for name, net in {False: KernelWizard(TINY), True: KernelWizard(TINY, True), "gated": GatedWizard(GATED)}.items():
         shapes = jax.eval_shape(net.init, jax.random.key(1), x, x)
-        made[name] = operators.of_network(net, lively(shapes))
+        made[name] = blur_operator.from_network(net, lively(shapes))
     return made
 
 
@@ -94,7 +102,7 @@ def test_local_kernels_are_the_ridge_regression_of_each_tile():
     k = np.zeros((9, 9))
     k[2, 3], k[5, 6] = 0.7, 0.3
     y = scipy.ndimage.convolve(x, k[..., None], mode="wrap")
-    made = np.asarray(wizard.local_kernels(x[None].astype(np.float32), y[None].astype(np.float32), 15))[0]
+    made = np.asarray(gated_wizard.local_kernels(x[None].astype(np.float32), y[None].astype(np.float32), 15))[0]
     assert made.shape == (1, 2, 15, 15, 3)
     fade = np.clip((np.minimum(np.arange(128), np.arange(128)[::-1]) + 0.5) / 16, 0, 1)
     fade = np.sin(fade * np.pi / 2) ** 2
@@ -114,7 +122,7 @@ def test_local_kernels_are_the_ridge_regression_of_each_tile():
         assert shown[7 + 5 - 4, 7 + 6 - 4] > 0.3 * shown.max()
 
 
-def test_the_gated_family_treats_each_colour_alike(tiny):
+def test_the_gated_family_treats_each_color_alike(tiny):
     x = jax.random.uniform(jax.random.key(0), (128, 128, 3))
     of = tiny["gated"]
     code = jax.random.normal(jax.random.key(1), (1, 1, 8))
@@ -128,10 +136,10 @@ def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
     x = jnp.zeros((1, 128, 128, 3))
     variables = lively(jax.eval_shape(net.init, jax.random.key(1), x, x))
     x = jax.random.uniform(jax.random.key(0), (256, 128, 1))
-    around = wizard.FRAME
+    around = gated_wizard.FRAME
     wide = jnp.pad(x, ((around, around), (around, around), (0, 0)), mode="symmetric")
     code = jnp.broadcast_to(jax.random.normal(jax.random.key(1), (1, 1, 8)), (2, 1, 8))
-    made = operators.of_network(net, variables).blur(x, code)
+    made = blur_operator.from_network(net, variables).blur(x, code)
     change = net.apply(variables, wide[None], code[None], method=lambda m, x, k: m.change(x, k))[0]
     np.testing.assert_allclose(made - x, change[around:-around, around:-around], atol=1e-5)
 
@@ -143,9 +151,9 @@ def test_pictures_of_any_size_are_blurred(tiny, shape, name):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(2, *shape)).astype(np.float32)
     of = tiny[name]
-    code = code_of(of, x, y)
+    code = extract_code(of, x, y)
     assert code.shape == (-(-shape[0] // 128), -(-shape[1] // 128), TINY.code)
-    assert with_code(of, x, code).shape == shape
+    assert apply_code(of, x, code).shape == shape
 
 
 def test_where_nothing_is_padded_the_networks_see_the_picture_itself(tiny):
@@ -153,9 +161,9 @@ def test_where_nothing_is_padded_the_networks_see_the_picture_itself(tiny):
     of = tiny[False]
     mean, deviation = of.extract(x, y)
     assert not np.asarray(deviation).any()
-    np.testing.assert_allclose(code_of(of, np.asarray(x), np.asarray(y)), mean, atol=1e-5)
+    np.testing.assert_allclose(extract_code(of, np.asarray(x), np.asarray(y)), mean, atol=1e-5)
     expected, without = (np.clip(of.blur(x, k), 0, 1) for k in (mean, jnp.zeros_like(mean)))
-    np.testing.assert_allclose(with_code(of, np.asarray(x), np.asarray(mean)), expected, atol=1e-4)
+    np.testing.assert_allclose(apply_code(of, np.asarray(x), np.asarray(mean)), expected, atol=1e-4)
     assert np.abs(expected - without).max() > 0.005
 
 
@@ -163,10 +171,10 @@ def test_tiles_show_no_seams(tiny, monkeypatch):
     x, y = np.asarray(jax.random.uniform(jax.random.key(0), (2, 640, 150, 3)))
     x, y = (np.asarray(blur(jnp.asarray(v), jnp.full((9, 9), 1 / 81))) for v in (x, y))
     of = tiny[False]
-    code = code_of(of, x, y)
-    whole = with_code(of, x, code)
-    monkeypatch.setattr("jbid.transfer.TILE", 3)
-    tiled = with_code(of, x, code)
+    code = extract_code(of, x, y)
+    whole = apply_code(of, x, code)
+    monkeypatch.setattr("jbid.methods.explore.transfer.TILE", 3)
+    tiled = apply_code(of, x, code)
     assert np.abs(tiled - whole).max() < 0.02
     assert np.abs(np.diff(tiled - whole, axis=0)).max() < 0.01
 
@@ -174,17 +182,17 @@ def test_tiles_show_no_seams(tiny, monkeypatch):
 def test_a_code_keeps_its_places_in_a_picture_of_another_size():
     code = np.zeros((2, 2, 1), np.float32)
     code[0] = 1
-    wide = np.asarray(operators.fitted(jnp.asarray(code), (4, 6)))
+    wide = np.asarray(blur_operator.resize_code(jnp.asarray(code), (4, 6)))
     assert wide.shape == (4, 6, 1) and (wide[0] > wide[-1]).all()
-    assert operators.fitted(code, (2, 2)) is code
+    assert blur_operator.resize_code(code, (2, 2)) is code
 
 
 def test_drawn_codes_are_spread_like_those_that_they_are_fitted_to_and_much_alike(tiny):
     rng = np.random.default_rng(0)
     known = rng.standard_normal((5000, 8)) @ rng.standard_normal((8, 8)) + 3
-    of = tiny[True]._replace(codes=operators.codes_of(jnp.asarray(known, jnp.float32)))
+    of = tiny[True]._replace(codes=blur_operator.fit_codes(jnp.asarray(known, jnp.float32)))
     keys = jax.random.split(jax.random.key(0), 2000)
-    draw = jax.jit(jax.vmap(lambda key: operators.drawn(of, key, (256, 130, 3))))
+    draw = jax.jit(jax.vmap(lambda key: blur_operator.sample_code(of, key, (256, 130, 3))))
     codes = np.asarray(draw(keys))
     assert codes.shape == (2000, 2, 2, 8)
     np.testing.assert_allclose(codes.mean((0, 1, 2)), known.mean(0), atol=0.4)
@@ -193,10 +201,10 @@ def test_drawn_codes_are_spread_like_those_that_they_are_fitted_to_and_much_alik
     for i in range(8):
         assert np.corrcoef(codes[:, 0, 0, i], codes[:, 1, 1, i])[0, 1] == pytest.approx(0.9, abs=0.03)
     # where nothing is known of them, as the authors draw them
-    codes = np.asarray(jax.vmap(lambda key: operators.drawn(tiny[True], key, (256, 130, 3)))(keys[:400]))
+    codes = np.asarray(jax.vmap(lambda key: blur_operator.sample_code(tiny[True], key, (256, 130, 3)))(keys[:400]))
     assert codes.std() == pytest.approx(1.2, rel=0.03) and abs(codes.mean()) < 0.1
     with pytest.raises(ValueError, match="VAE"):
-        operators.drawn(tiny[False], keys[0], (128, 128, 3))
+        blur_operator.sample_code(tiny[False], keys[0], (128, 128, 3))
 
 
 def test_divergence_vanishes_for_the_standard_normal_distribution():
@@ -229,7 +237,7 @@ SMALL = dict(channels=4, skip_channels=2, scales=1, warm_up=0, image_lr=1e-2, ke
     ],
 )
 def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypatch, options):
-    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     y = jax.random.uniform(jax.random.key(0), (100, 140, 3))
     method = explore(9, weights=folder, **SMALL, **options)
     result = run(method, jax.random.key(0), y, 12)
@@ -239,7 +247,7 @@ def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypa
 
 
 def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):
-    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     y = jax.random.uniform(jax.random.key(0), (64, 64, 3))
     options = SMALL | dict(kernel_net="free", scheme="alternating", kernel_steps=2, warm_up=1, steps=7)
     method = explore(9, weights=folder, **options)
@@ -263,7 +271,7 @@ def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):
 
 def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
     """With F(x, k) = k * x and G its inverse, the start comes back as the kernel that is shown."""
-    kernel = jnp.asarray(motion.kernels(jax.random.key(3), 9, 1)[0])
+    kernel = jnp.asarray(motion.motion_kernels(jax.random.key(3), 9, 1)[0])
     x = jnp.asarray(data_of_scikit.astronaut()[100:220, 100:220] / 255, jnp.float32)
     y = blur(pad_edge(x, (9, 9)), kernel)
 
@@ -275,14 +283,17 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
         assert sharp.shape == blurred.shape
         return kernel.reshape(1, 1, 81), None
 
-    of = operators.Operator(extract, fake_blur, 81, None)
-    for generator in (method_of_explore.free_code(of), method_of_explore.dip_code(of, wizard.KernelDip(4, 81, 1), 0.0)):
+    of = blur_operator.Operator(extract, fake_blur, 81, None)
+    for generator in (
+        method_of_explore.free_code(of),
+        method_of_explore.dip_code(of, kernel_wizard.KernelDip(4, 81, 1), 0.0),
+    ):
         params, code = generator.init(jax.random.key(0), y)
         params = generator.fit(params, code, kernel)
         np.testing.assert_allclose(generator.apply(params, code, None), kernel.reshape(1, 1, 81), atol=1e-5)
     net = Skip(scales=1, channels=4, skip_channels=2, out_channels=3)
     image = method_of_explore.changed(
-        prior.uniform_code(net, lambda y: (*y.shape[:2], 8)), lambda y: y.shape, method_of_explore._deconvolved
+        network_generator(net, lambda y: (*y.shape[:2], 8)), lambda y: y.shape, method_of_explore._deconvolved
     )
     params, code = jax.jit(image.init)(jax.random.key(0), y)
     first = jax.jit(lambda p, c: image.apply(image.fit(p, c, kernel), c, None))(params, code)
@@ -298,7 +309,7 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
 
 
 def test_the_kernel_network_has_the_authors_size():
-    shapes = jax.eval_shape(wizard.KernelDip().init, jax.random.key(0), jnp.zeros((64, 64, 64)))
+    shapes = jax.eval_shape(kernel_wizard.KernelDip().init, jax.random.key(0), jnp.zeros((64, 64, 64)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 34_787_264
 
 
@@ -324,15 +335,15 @@ def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
         x = layer(x).detach()
         if i in (1, 6, 11, 20, 29):
             expected.append(x[0].numpy().transpose(1, 2, 0))
-    told = vgg_features(weights.vgg19(str(tmp_path / "vgg19.pth")), jnp.asarray(image))
+    told = vgg_features(torch_weights.vgg19(str(tmp_path / "vgg19.pth")), jnp.asarray(image))
     for a, b in zip(told, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    loss = perceptual(weights.vgg19(str(tmp_path / "vgg19.pth")))
+    loss = perceptual(torch_weights.vgg19(str(tmp_path / "vgg19.pth")))
     assert float(loss(None, jnp.asarray(image), jnp.asarray(image), 0)) == 0
     torch.save({"other": state["features.0.bias"]}, tmp_path / "wrong.pth")
     for name, words in (("none.pth", "no such file"), ("wrong.pth", "not torchvision")):
         with pytest.raises(ValueError, match=words):
-            weights.vgg19(str(tmp_path / name))
+            torch_weights.vgg19(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -352,13 +363,13 @@ def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
     ],
 )
 def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
-    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     with pytest.raises(ValueError, match=words):
         explore(9, weights=folder, **options)
 
 
 def test_explore_refuses_a_picture_that_is_too_large_for_its_network(folder, monkeypatch):
-    monkeypatch.setitem(wizard.WIDTHS, "tiny", TINY)
+    monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     with pytest.raises(ValueError, match="expected at most"):
         explore(9, weights=folder, **SMALL).init(jax.random.key(0), jax.ShapeDtypeStruct((4000, 4000, 3), jnp.float32))
 
@@ -369,20 +380,20 @@ def sources(tmp_path):
     rng = np.random.default_rng(0)
     for kind, value in (("sharp", 0.25), ("blur", 0.75)):
         (tmp_path / "pairs" / kind).mkdir(parents=True)
-        images.write(tmp_path / "pairs" / kind / "a.png", np.full((140, 150, 3), value))
-        images.write(tmp_path / "pairs" / f"b_{kind}.png", np.full((128, 128, 1), value))
+        write_image(tmp_path / "pairs" / kind / "a.png", np.full((140, 150, 3), value))
+        write_image(tmp_path / "pairs" / f"b_{kind}.png", np.full((128, 128, 1), value))
     (tmp_path / "frames" / "clip").mkdir(parents=True)
     for i in range(40):
         frame = np.zeros((130, 200, 3))
         frame[:, 4 * i : 4 * i + 20] = 1
-        images.write(tmp_path / "frames" / "clip" / f"{i:03}.png", frame)
+        write_image(tmp_path / "frames" / "clip" / f"{i:03}.png", frame)
     (tmp_path / "photos").mkdir()
-    images.write(tmp_path / "photos" / "p.png", rng.uniform(size=(200, 220, 3)))
+    write_image(tmp_path / "photos" / "p.png", rng.uniform(size=(200, 220, 3)))
     return tmp_path
 
 
 def test_pairs_come_from_pairs_frames_and_photos(sources):
-    found = data.paired(sources / "pairs")
+    found = data.find_pairs(sources / "pairs")
     assert sorted((a.name, b.name) for a, b in found) == [("a.png", "a.png"), ("b_sharp.png", "b_blur.png")]
     of_pairs = data.pairs(128, 0, folder=str(sources / "pairs"))
     assert all(of_pairs[i].sharp.max() < 0.3 and of_pairs[i].blurred.min() > 0.7 for i in range(4))
@@ -418,16 +429,16 @@ def test_pairs_are_no_frames(tmp_path):
     (tmp_path / "clip").mkdir()
     for i in range(10):
         for name in (f"{i}_sharp.png", f"{i}_blur.png"):
-            images.write(tmp_path / "test" / name, np.zeros((4, 4, 1)))
+            write_image(tmp_path / "test" / name, np.zeros((4, 4, 1)))
     for i in range(16):
-        images.write(tmp_path / "clip" / f"{i}.png", np.zeros((4, 4, 1)))
+        write_image(tmp_path / "clip" / f"{i}.png", np.zeros((4, 4, 1)))
     assert [[path.parent.name for path in clip] for clip in data.clips(tmp_path)] == [["clip"] * 16]
 
 
 def test_averaged_frames_are_linear_in_light():
     dark, light = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 255, np.uint8)
-    np.testing.assert_allclose(data.averaged([dark, light]), 0.5 ** (1 / 2.2), rtol=1e-5)
-    np.testing.assert_allclose(data.averaged([light, light, light]), 1, rtol=1e-5)
+    np.testing.assert_allclose(data.average_frames([dark, light]), 0.5 ** (1 / 2.2), rtol=1e-5)
+    np.testing.assert_allclose(data.average_frames([light, light, light]), 1, rtol=1e-5)
 
 
 def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatch):
@@ -514,7 +525,7 @@ def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(single=True, width="published"), "three colours"),
+        (dict(single=True, width="published"), "three colors"),
         (dict(margin=64), "margin 64"),
         (dict(warm_up=20, steps=20), "warm_up 20"),
         (dict(crop=100), "crop 100"),
@@ -547,12 +558,12 @@ def test_drawn_blurs_from_the_command_line(tmp_path):
     """The shipped operator with a VAE puts another blur on the picture with each seed."""
     rng = np.random.default_rng(0)
     sharp = np.clip(np.repeat(np.repeat(rng.uniform(size=(20, 30, 3)), 5, 0), 5, 1)[:97], 0, 1)
-    images.write(tmp_path / "sharp.png", sharp)
+    write_image(tmp_path / "sharp.png", sharp)
 
     def drawn(seed, out):
         command = ["transfer", "--sample", "--target", str(tmp_path / "sharp.png"), "--seed", str(seed)]
         assert main([*command, "--out", str(tmp_path / out)]) == 0
-        return images.read(tmp_path / out / "sharp_blurred.png")
+        return read_image(tmp_path / out / "sharp_blurred.png")
 
     first, same, other = drawn(0, "a"), drawn(0, "b"), drawn(1, "c")
     np.testing.assert_array_equal(first, same)
@@ -568,14 +579,14 @@ def test_transfer_and_augment_from_the_command_line(sources, narrow, capsys):
     folder = str(sources / "plain" / "weights")
     a, b = (str(sources / "pairs" / kind / "a.png") for kind in ("sharp", "blur"))
     out = sources / "out"
-    images.write(sources / "photos" / "gray.png", np.full((97, 200, 1), 0.5))
+    write_image(sources / "photos" / "gray.png", np.full((97, 200, 1), 0.5))
     (sources / "broken.png").write_text("no")
     command = ["transfer", "--sharp", a, "--blurry", b, "--weights", folder, "--out", str(out), "--target"]
     assert main([*command, str(sources / "photos"), str(sources / "broken.png")]) == 2
     error = capsys.readouterr().err
     assert "broken.png" in error and "Traceback" not in error
-    assert images.read(out / "gray_blurred.png").shape == (97, 200, 1)
-    assert images.read(out / "p_blurred.png").shape == (200, 220, 3)
+    assert read_image(out / "gray_blurred.png").shape == (97, 200, 1)
+    assert read_image(out / "p_blurred.png").shape == (200, 220, 3)
 
     command = ["augment", "--pairs", str(sources / "pairs"), "--target", str(sources / "photos"), "--weights", folder]
     command += ["--crop", "64", "--out", str(out)]
@@ -589,7 +600,7 @@ def test_transfer_and_augment_from_the_command_line(sources, narrow, capsys):
     with (out / "pairs.csv").open() as file:
         rows = list(csv.reader(file))
     assert [row[0] for row in rows] == ["pair", "0", "1", "2", "3", "4"]
-    sharp, blurred = (images.read(p) for p in (a, b))
+    sharp, blurred = (read_image(p) for p in (a, b))
     assert float(rows[1][2]) == pytest.approx(psnr(sharp[:2], blurred[:2]), abs=0.01)
 
     capsys.readouterr()

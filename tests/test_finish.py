@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 from skimage import data, restoration, transform
 
-from jbid.blur import blur, crop_centre
-from jbid.finish import finish
+from jbid.deconvolution.sparse import deconvolve_sparse
 from jbid.metrics import psnr
-from jbid.motion import gaussian_process_kernel
+from jbid.ops.conv import blur, crop_center
+from jbid.ops.motion import gaussian_process_kernel
 
 
 @pytest.fixture(scope="module")
 def scene():
-    """Sharp and blurred colour photo and the kernel, slight noise."""
+    """Sharp and blurred color photo and the kernel, slight noise."""
     photo = transform.resize(data.astronaut(), (144, 152), anti_aliasing=True).astype(np.float32)
     kernel = gaussian_process_kernel(jax.random.key(3), 17)
     blurred = blur(photo, kernel)
     blurred = blurred + 0.002 * jax.random.normal(jax.random.key(0), blurred.shape)
-    return crop_centre(photo, kernel.shape), blurred, kernel
+    return crop_center(photo, kernel.shape), blurred, kernel
 
 
 def test_restores_with_the_true_kernel_up_to_the_border(scene):
     sharp, blurred, kernel = scene
-    restored = jax.jit(finish)(blurred, kernel)
+    restored = jax.jit(deconvolve_sparse)(blurred, kernel)
     assert restored.shape == blurred.shape
     assert psnr(restored, sharp) > psnr(blurred, sharp) + 8
     # no ringing from the border: its strip gains as well
@@ -35,7 +35,7 @@ def test_restores_with_the_true_kernel_up_to_the_border(scene):
 
 def test_beats_scikit_images_richardson_lucy(scene):
     sharp, blurred, kernel = scene
-    ours = finish(blurred[..., :1], kernel)[..., 0]
+    ours = deconvolve_sparse(blurred[..., :1], kernel)[..., 0]
     theirs = restoration.richardson_lucy(np.asarray(blurred[..., 0]), np.asarray(kernel), num_iter=30)
     inner = np.s_[20:-20, 20:-20]
     assert psnr(ours[inner], sharp[inner][..., 0]) > psnr(np.clip(theirs, 0, 1)[inner], sharp[inner][..., 0]) + 1
@@ -43,7 +43,7 @@ def test_beats_scikit_images_richardson_lucy(scene):
 
 def test_channels_are_independent(scene):
     _, blurred, kernel = scene
-    f = jax.jit(finish)
+    f = jax.jit(deconvolve_sparse)
     together, alone = f(blurred, kernel), f(blurred[..., 1:2], kernel)
     # conjugate gradients share their step lengths over channels, so only nearly equal
     assert np.abs(together[..., 1:2] - alone).mean() < 2e-3
@@ -52,9 +52,9 @@ def test_channels_are_independent(scene):
 def test_kernel_noise_is_removed(scene):
     _, blurred, kernel = scene
     noisy = kernel + 1e-4 * kernel.max() * jax.random.uniform(jax.random.key(1), kernel.shape)
-    np.testing.assert_allclose(finish(blurred, noisy), finish(blurred, kernel), atol=0.02)
+    np.testing.assert_allclose(deconvolve_sparse(blurred, noisy), deconvolve_sparse(blurred, kernel), atol=0.02)
 
 
 def test_a_delta_kernel_changes_little():
     x = jnp.asarray(transform.resize(data.camera(), (64, 64), anti_aliasing=True), jnp.float32)[..., None]
-    assert psnr(finish(x, jnp.ones((1, 1))), x) > 45
+    assert psnr(deconvolve_sparse(x, jnp.ones((1, 1))), x) > 45

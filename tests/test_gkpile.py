@@ -11,25 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jbid import images as im
-from jbid import motion
-from jbid.auto import Candidate, EdgeStart
-from jbid.blur import blur
-from jbid.cli import identity, main
-from jbid.deblur import prepare, starts_of_seeds
-from jbid.encoder import encoded, estimates, read_off
+from jbid.cli.main import main
+from jbid.engine.driver import run
+from jbid.io.images import write_image
+from jbid.io.weights import load
+from jbid.kernel_estimation.learned import corrector_input, learned_kernel, predict_kernel
+from jbid.kernel_estimation.ranking import NO_TERMS, Candidate
+from jbid.kernel_estimation.search import KernelEstimate
 from jbid.methods import size_for
 from jbid.methods.gkpile import gkpile, latent_kernel
 from jbid.metrics import kernel_similarity
 from jbid.nets.corrector import KernelCorrector
-from jbid.nets.dcgan import SIZES, Discriminator, KernelGenerator
+from jbid.nets.kernel_gan import SIZES, Discriminator, KernelGenerator
 from jbid.nets.resnet import KernelEncoder
+from jbid.ops import motion
+from jbid.ops.conv import blur
+from jbid.pipeline.config import resolve
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.resume import identity
+from jbid.pipeline.solve import initial_kernels
 from jbid.pretrain import loop
 from jbid.pretrain.loop import ship
-from jbid.run import run
-from jbid.score import NO_TERMS
-from jbid.settings import resolve
-from jbid.weights import load
 from tests.torch_names import discriminator_variables, drawn_weights, encoder_variables, generator_variables
 
 PARAMETERS = {31: 1_256_896, 45: 1_592_768, 55: 1_666_496, 65: 2_371_008, 75: 2_207_168}
@@ -131,8 +133,8 @@ def test_seeds_start_from_codes_of_their_own():
     "options",
     [
         dict(),
-        dict(space="z", kernel_lr=1e-2, loss="huber", regulariser="l1_over_l2", stop=True, window=5),
-        dict(space="z_theta", loss="mse", regulariser="l1", schedule="cosine", steps=12),
+        dict(space="z", kernel_lr=1e-2, loss="huber", regularizer="l1_over_l2", stop=True, window=5),
+        dict(space="z_theta", loss="mse", regularizer="l1", schedule="cosine", steps=12),
     ],
 )
 def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
@@ -147,7 +149,7 @@ def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
     [
         (dict(space="v"), "space"),
         (dict(loss="l3"), "loss"),
-        (dict(regulariser="l3"), "regulariser"),
+        (dict(regularizer="l3"), "regularizer"),
         (dict(weights="/nowhere"), "no such pretrained weights"),
         (dict(delta=0.0), "delta"),
     ],
@@ -171,7 +173,7 @@ def test_other_sizes_take_the_next_larger_generator(folder, blurred):
 
 def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch):
     found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], fits=[], warning=None)
-    monkeypatch.setattr("jbid.deblur._edges", lambda *args: found)
+    monkeypatch.setattr("jbid.pipeline.prepare._edges", lambda *args: found)
     settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
     task = prepare(np.zeros((120, 120, 1), np.float32), settings)
     assert task.kernel_shape == (31, 31) and "takes one of 31" in task.warnings[0]
@@ -200,11 +202,11 @@ def test_other_weights_make_another_run(folder, tmp_path):
 
 
 def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
-    near = list(np.asarray(motion.kernels(jax.random.key(2), 31, 2)))
+    near = list(np.asarray(motion.motion_kernels(jax.random.key(2), 31, 2)))
     candidates, gray = [Candidate("planted", NO_TERMS, None)], np.asarray(blurred)[..., 0]
-    found = EdgeStart(near[0], (31, 31), candidates, near, near, gray, None)
-    monkeypatch.setattr("jbid.deblur._edges", lambda *args: found)
-    im.write(tmp_path / "photo.png", blurred)
+    found = KernelEstimate(near[0], (31, 31), candidates, near, near, gray, None)
+    monkeypatch.setattr("jbid.pipeline.prepare._edges", lambda *args: found)
+    write_image(tmp_path / "photo.png", blurred)
     options = ["--method=gkpile", f"--set=weights={folder}", "--set=channels=4", "--set=scales=1", "--kernel-size=31"]
     call = [
         "deblur",
@@ -223,7 +225,7 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
     values = {"method": "gkpile", "start": "edges+encoder", "seeds": 2, "weights": str(folder), "kernel_size": 31}
     task = prepare(np.asarray(blurred), resolve([("test", values)]))
     assert [start.name for start in task.starts] == ["edges", "encoder"]
-    starts = starts_of_seeds(task, 3)
+    starts = initial_kernels(task, 3)
     np.testing.assert_array_equal(starts[0], starts[2])
     assert not np.array_equal(starts[0], starts[1])
     np.testing.assert_allclose(starts.sum((1, 2)), 1, rtol=1e-5)
@@ -231,8 +233,8 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
 
 def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folder):
     for size in (31, 55):
-        near = np.asarray(motion.kernels(jax.random.key(1), size, 2))
-        made = read_off(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
+        near = np.asarray(motion.motion_kernels(jax.random.key(1), size, 2))
+        made = predict_kernel(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
         assert made.shape == (size, size)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
         assert kernel_similarity(made, near[0]) > 0.95
@@ -243,7 +245,7 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
         (tmp_path / file.name).write_bytes(file.read_bytes())
     variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
     ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
-    made = read_off(types.SimpleNamespace(picture=np.asarray(blurred)[..., 0]), 31, tmp_path)
+    made = predict_kernel(types.SimpleNamespace(picture=np.asarray(blurred)[..., 0]), 31, tmp_path)
     z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
 
@@ -252,8 +254,8 @@ def test_the_encoders_kernel_gives_way_where_it_looks_much_worse(blurred, kernel
     true, wrong = np.asarray(kernel), np.asarray(motion.camera_kernel(jax.random.key(9), 31))
     picture = np.asarray(blurred)[..., 0]
     for of_edges, of_network in ((true, wrong), (wrong, true)):
-        monkeypatch.setattr("jbid.encoder.read_off", lambda *args, k=of_network: k)
-        made = encoded(types.SimpleNamespace(kernel=of_edges, picture=picture), 31)
+        monkeypatch.setattr("jbid.kernel_estimation.learned.predict_kernel", lambda *args, k=of_network: k)
+        made = learned_kernel(types.SimpleNamespace(kernel=of_edges, picture=picture), 31)
         assert kernel_similarity(made, true, 4) > 0.9 > kernel_similarity(wrong, true, 4)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
     # the second time the fits have brought it nearer, the first time it is the edges' own
@@ -264,11 +266,11 @@ def test_what_a_corrector_sees_lies_on_the_best_estimate(kernel):
     best = np.asarray(kernel)
     fit = best + 1e-3
     away = [np.roll(x, (2, -3), (0, 1)) for x in (best, fit)]
-    seen = estimates(types.SimpleNamespace(kernels=[best, away[0]], fits=[fit, away[1]]), 31)
+    seen = corrector_input(types.SimpleNamespace(kernels=[best, away[0]], fits=[fit, away[1]]), 31)
     assert seen.shape == (2, 2, 31, 31)
     np.testing.assert_allclose(seen[1, 0], seen[0, 0], atol=1e-6)
     inner = np.s_[4:-4, 4:-4]
     np.testing.assert_allclose(seen[1, 1][inner], seen[0, 1][inner], atol=1e-6)
-    alone = estimates(types.SimpleNamespace(kernels=[best, best], fits=[fit]), 55)
+    alone = corrector_input(types.SimpleNamespace(kernels=[best, best], fits=[fit]), 55)
     assert alone.shape == (2, 2, 55, 55)
     np.testing.assert_array_equal(alone[0], alone[1])

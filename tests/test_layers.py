@@ -71,8 +71,8 @@ def test_norm_has_the_gradient_of_its_formula():
     def gradient(f):
         return jax.grad(lambda x: jnp.sum(f(x, 1e-5) ** 3))(x)
 
-    np.testing.assert_allclose(layers.standardise(x, 1e-5), plain(x, 1e-5), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(gradient(layers.standardise), gradient(plain), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(layers.standardize(x, 1e-5), plain(x, 1e-5), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(gradient(layers.standardize), gradient(plain), rtol=1e-3, atol=1e-4)
 
 
 def test_upsampling_by_hand():
@@ -99,7 +99,7 @@ def test_non_local_block_is_the_attention_map_it_avoids():
     theta = linear("theta", x).reshape(-1, 4)
     phi, g = (layers.max_pool2(linear(name, x)).reshape(-1, 4) for name in ("phi", "g"))
     y = (theta @ phi.T / len(phi)) @ g
-    expected = x + layers.standardise(linear("out", y.reshape(7, 6, 4)), 1e-5)
+    expected = x + layers.standardize(linear("out", y.reshape(7, 6, 4)), 1e-5)
     np.testing.assert_allclose(block.apply(params, x), expected, atol=1e-5)
 
 
@@ -107,8 +107,8 @@ def test_norm_of_half_the_bits_sums_in_all_of_them():
     """Mean and deviation over 40,000 pixels, which sums of eight bits do not have."""
     x = (3 + random(0, (200, 200, 2))).astype(jnp.bfloat16)
     g = random(1, x.shape)
-    y, back = jax.vjp(lambda x: layers.standardise(x, 1e-5), x)
-    expected, expected_back = jax.vjp(lambda x: layers.standardise(x, 1e-5), x.astype(jnp.float32))
+    y, back = jax.vjp(lambda x: layers.standardize(x, 1e-5), x)
+    expected, expected_back = jax.vjp(lambda x: layers.standardize(x, 1e-5), x.astype(jnp.float32))
     np.testing.assert_array_equal(y, expected)
     (found,), (wanted,) = back(g), expected_back(g)
     assert found.dtype == jnp.bfloat16

@@ -13,21 +13,23 @@ import numpy as np
 import optax
 import pytest
 
-from jbid import images, manifold, weights
-from jbid.blur import blur, pad_edge
-from jbid.cli import main
-from jbid.data import lines
-from jbid.methods import explore as method_of_explore
-from jbid.methods.explore import explore
+from jbid.cli.main import main
+from jbid.data import text_lines
+from jbid.engine.driver import run
+from jbid.engine.wrappers import lowest_loss, over_seeds
+from jbid.io import torch_weights
+from jbid.io.images import read_image, write_image
+from jbid.methods.explore import manifold
+from jbid.methods.explore import method as method_of_explore
+from jbid.methods.explore.method import explore
 from jbid.metrics import psnr
-from jbid.motion import gaussian_process_kernel
-from jbid.nets import lines as nets
 from jbid.nets import stylegan2
-from jbid.pretrain import lines as training
+from jbid.nets import text_lines as nets
+from jbid.ops.conv import blur, pad_edge
+from jbid.ops.motion import gaussian_process_kernel
 from jbid.pretrain import loop
-from jbid.run import run
-from jbid.transforms import keeping_lowest, over_seeds
-from jbid.types import Estimate, Info, Method, Restored
+from jbid.pretrain import text_lines as training
+from jbid.types import Estimate, Method, MethodOutput, StepInfo
 
 WIDTH, CHANNELS = 16, (12, 10, 8)
 CONFIG = Path(__file__).parent.parent / "configs" / "explore_lines.toml"
@@ -178,17 +180,17 @@ def test_statistics_of_the_mapping_are_those_of_a_gaussian_behind_a_leaky_relu()
         v = 2 * z + jnp.array([0.5, -1.0])
         return jnp.maximum(v, v / manifold.SLOPE)
 
-    mean, deviation = manifold.gaussian_fit(mapping, jax.random.key(0), 2, 40_000)
+    mean, deviation = manifold.fit_gaussian(mapping, jax.random.key(0), 2, 40_000)
     np.testing.assert_allclose(mean, [0.5, -1], atol=0.05)
     np.testing.assert_allclose(deviation, 2, atol=0.05)
 
 
 @pytest.fixture
 def few(monkeypatch):
-    from jbid.methods import explore as module
+    from jbid.methods.explore import method as module
 
-    fit = manifold.gaussian_fit
-    monkeypatch.setattr(module, "gaussian_fit", lambda *args: fit(*args, 20_000))
+    fit = manifold.fit_gaussian
+    monkeypatch.setattr(module, "fit_gaussian", lambda *args: fit(*args, 20_000))
     module._style.cache_clear()
 
 
@@ -223,17 +225,17 @@ def test_turns_on_a_manifold_begin_with_the_image_and_keep_the_kernel(file, few)
 
 def test_the_lowest_loss_is_kept():
     def step(state, blurred, t):
-        return state + 1, Info(jnp.array([3.0, 1.0, 2.0])[t], Estimate(state, state), jnp.array(False))
+        return state + 1, StepInfo(jnp.array([3.0, 1.0, 2.0])[t], Estimate(state, state), jnp.array(False))
 
     plain = Method(
         lambda key, blurred, start=None: jnp.array(0.0),
         step,
         lambda state: Estimate(state, state),
-        lambda e, y: Restored(*e),
+        lambda e, y: MethodOutput(*e),
     )
     # with another loss from step 2 on, what was before no longer counts
     for changes, lowest in ((), 1), ((2,), 2):
-        method = keeping_lowest(plain, changes)
+        method = lowest_loss(plain, changes)
         state = method.init(None, None)
         for t in range(3):
             state, _ = method.step(state, None, t)
@@ -248,7 +250,7 @@ def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
     (tmp_path / "b.pt").write_text("no")
     for name, words in (("a.pt", "input.input"), ("b.pt", "not a PyTorch state"), ("c.pt", "no such file")):
         with pytest.raises(ValueError, match=words):
-            weights.stylegan2(str(tmp_path / name))
+            torch_weights.stylegan2(str(tmp_path / name))
     with pytest.raises(ValueError, match="--set generator"):
         explore(5, **SETTINGS)
 
@@ -263,12 +265,12 @@ def narrow(monkeypatch):
 
 
 def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
-    a, b = (lines.line(np.random.default_rng(3), 160) for _ in range(2))
+    a, b = (text_lines.line(np.random.default_rng(3), 160) for _ in range(2))
     np.testing.assert_array_equal(a, b)
     assert a.shape == (32, 160, 1) and a.min() >= 0 and a.max() <= 1 and np.ptp(a) > 0.4
-    assert not np.array_equal(a, lines.line(np.random.default_rng(4), 160))
-    assert all(lines.line(np.random.default_rng(i), 36).shape == (32, 36, 1) for i in range(200))
-    assert len(lines.words(True)) > 100 and not set(lines.words(True)) & set(lines.words(False))
+    assert not np.array_equal(a, text_lines.line(np.random.default_rng(4), 160))
+    assert all(text_lines.line(np.random.default_rng(i), 36).shape == (32, 36, 1) for i in range(200))
+    assert len(text_lines.words(True)) > 100 and not set(text_lines.words(True)) & set(text_lines.words(False))
 
 
 def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_manifold(tmp_path, narrow):
@@ -297,15 +299,15 @@ def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_man
 
 def test_the_shipped_manifold_deblurs_a_line_of_its_domain_from_the_command_line(tmp_path, capsys):
     """And a picture that is no line is named, and the line still restored."""
-    sharp = lines.line(np.random.default_rng(5), 120, held_out=True)
+    sharp = text_lines.line(np.random.default_rng(5), 120, held_out=True)
     kernel = gaussian_process_kernel(jax.random.key(1), 15)
     blurred = np.asarray(blur(pad_edge(jnp.asarray(sharp), (15, 15)), kernel))
-    images.write(tmp_path / "a.png", np.zeros((64, 64, 1)))
-    images.write(tmp_path / "b.png", blurred)
+    write_image(tmp_path / "a.png", np.zeros((64, 64, 1)))
+    write_image(tmp_path / "b.png", blurred)
     files = [str(tmp_path / name) for name in ("a.png", "b.png")]
     options = ["--config", str(CONFIG), "--kernel-size=15", "--seeds=2", "--steps=600", "--out", str(tmp_path)]
     assert main(["deblur", *files, *options]) == 2
     error = capsys.readouterr().err
     assert "a.png" in error and "gray lines 32 pixels high" in error and "Traceback" not in error
-    made = images.read(tmp_path / "b_sharp.png")
+    made = read_image(tmp_path / "b_sharp.png")
     assert psnr(made, sharp) > max(28, psnr(blurred, sharp) + 10)

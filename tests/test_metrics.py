@@ -9,7 +9,7 @@ import scipy.ndimage
 from skimage import data, transform
 from skimage.color import rgb2ycbcr
 
-from jbid import images as im
+from jbid.io.images import read_image
 from jbid.metrics import align, frequency_band_error, kernel_similarity, lpips, psnr, ssim_matlab, vif
 from tests.conftest import GOLDEN
 
@@ -28,8 +28,8 @@ def golden_rows(name):
 )
 def test_alignment_gives_the_authors_scores(levin_folder, row):
     i, k = row["image"], row["kernel"]
-    result = im.read(levin_folder / "official_run" / f"im{i}_kernel{k}_img_x.png")[..., 0]
-    score = align(result, im.read(levin_folder / "gt" / f"im{i}.png")[..., 0], max_shift=int(row["maxshift"]))
+    result = read_image(levin_folder / "official_run" / f"im{i}_kernel{k}_img_x.png")[..., 0]
+    score = align(result, read_image(levin_folder / "gt" / f"im{i}.png")[..., 0], max_shift=int(row["maxshift"]))
     assert score.psnr == pytest.approx(float(row["psnr"]), abs=1e-4)
     assert score.ssim == pytest.approx(float(row["ssim"]), abs=1e-5)
 
@@ -41,7 +41,7 @@ def test_ssim_with_downsampling_gives_the_authors_scores(levin_folder, row):
         pytest.skip("needs Lai's images beside Levin's in JBID_DATA")
 
     def studio_luma(path):
-        image = im.read(path)
+        image = read_image(path)
         return rgb2ycbcr(image.astype(float))[..., 0] / 255 if image.shape[-1] == 3 else image[..., 0]
 
     blurred = studio_luma(lai / "uniform" / f"{row['name']}.png")

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jbid import motion
-from jbid.auto import support
+from jbid.ops import motion
+from jbid.ops.kernels import support
 
 
-@pytest.mark.parametrize("model", motion.MODELS)
+@pytest.mark.parametrize("model", motion.KERNEL_MODELS)
 @pytest.mark.parametrize("size", [9, 31])
 def test_kernels_are_kernels_and_lie_in_the_middle(model, size):
-    kernels = np.asarray(motion.kernels(jax.random.key(0), size, 12, model))
+    kernels = np.asarray(motion.motion_kernels(jax.random.key(0), size, 12, model))
     assert kernels.shape == (12, size, size)
     assert (kernels >= 0).all() and np.isfinite(kernels).all()
     np.testing.assert_allclose(kernels.sum((1, 2)), 1, rtol=1e-5)
@@ -25,14 +25,16 @@ def test_kernels_are_kernels_and_lie_in_the_middle(model, size):
             assert abs(middle - (size - 1) / 2) <= max(1.5, 0.12 * size)
 
 
-@pytest.mark.parametrize("model", motion.MODELS)
+@pytest.mark.parametrize("model", motion.KERNEL_MODELS)
 def test_same_key_same_bits_and_kernels_differ(model):
-    one, again = (np.asarray(motion.kernels(jax.random.key(1), 21, 4, model)) for _ in range(2))
+    one, again = (np.asarray(motion.motion_kernels(jax.random.key(1), 21, 4, model)) for _ in range(2))
     np.testing.assert_array_equal(one, again)
     assert len(np.unique(one.reshape(4, -1), axis=0)) == 4
     # alone as among others, up to rounding
     key = jax.random.split(jax.random.key(1), 4)[2]
-    np.testing.assert_allclose(motion.MODELS[model](key, 21), one[2], atol=1e-4 if model == "trajectory" else 1e-6)
+    np.testing.assert_allclose(
+        motion.KERNEL_MODELS[model](key, 21), one[2], atol=1e-4 if model == "trajectory" else 1e-6
+    )
 
 
 def test_a_kernel_is_bright_where_the_camera_rests():
@@ -55,11 +57,11 @@ def test_trajectories_have_a_fixed_length_and_exposure_cuts_them():
 
 def test_a_mixture_has_its_shares():
     shares = {"camera": 3, "gaussian_process": 1}
-    mixed = np.asarray(motion.mixture(jax.random.key(2), 15, 16, shares))
+    mixed = np.asarray(motion.mixed_kernels(jax.random.key(2), 15, 16, shares))
     assert mixed.shape == (16, 15, 15)
     # Gaussian-process paths are thin lines, whose pixels the camera's lens would have spread
     _, *keys = jax.random.split(jax.random.key(2), 3)
-    lines = np.asarray(motion.kernels(keys[1], 15, 4, "gaussian_process"))
+    lines = np.asarray(motion.motion_kernels(keys[1], 15, 4, "gaussian_process"))
     among = [min(np.abs(line - k).max() for k in mixed) for line in lines]
     assert max(among) == 0
 
@@ -67,11 +69,11 @@ def test_a_mixture_has_its_shares():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda key: motion.kernels(key, 30, 1), "odd number"),
-        (lambda key: motion.kernels(key, 3, 1), "at least 5"),
-        (lambda key: motion.kernels(key, 31, 1, "gyro"), "camera"),
-        (lambda key: motion.mixture(key, 31, 4, {"camera": 0.0}), "shares"),
-        (lambda key: motion.mixture(key, 31, 4, {"camera": 2.0, "trajectory": -1.0}), "shares"),
+        (lambda key: motion.motion_kernels(key, 30, 1), "odd number"),
+        (lambda key: motion.motion_kernels(key, 3, 1), "at least 5"),
+        (lambda key: motion.motion_kernels(key, 31, 1, "gyro"), "camera"),
+        (lambda key: motion.mixed_kernels(key, 31, 4, {"camera": 0.0}), "shares"),
+        (lambda key: motion.mixed_kernels(key, 31, 4, {"camera": 2.0, "trajectory": -1.0}), "shares"),
     ],
 )
 def test_bad_requests_are_named(call, words):

@@ -10,23 +10,23 @@ import pytest
 from skimage import data
 from skimage.restoration import estimate_sigma
 
-from jbid.blur import blur, crop_centre, pad_edge
-from jbid.finish import finish, sparse_deconvolution, weight_for
+from jbid.deconvolution.sparse import deconvolve_sparse, regularization_weight, sparse_deconvolution
 from jbid.metrics import align
-from jbid.motion import gaussian_process_kernel
-from jbid.noise import (
-    LEVELS,
-    MODELS,
+from jbid.ops.conv import blur, crop_center, pad_edge
+from jbid.ops.motion import gaussian_process_kernel
+from jbid.ops.noise import (
+    NOISE_LEVELS,
+    NOISE_MODELS,
+    detect_impulses,
+    estimate_noise,
     gaussian_noise,
     impulse_noise,
-    impulses,
-    noise_level,
     parse_noise,
+    remove_impulses,
     saturation,
     shot_noise,
-    without_impulses,
 )
-from jbid.run import compiled
+from jbid.runtime.compile import jit
 
 GRAY = jnp.full((200, 200, 3), 0.4)
 KEY = jax.random.key(0)
@@ -52,14 +52,14 @@ def test_saturation_is_that_of_the_standard_library():
     for pixel, other in zip(np.asarray(x).reshape(-1, 3), np.asarray(got).reshape(-1, 3)):
         h, s, v = colorsys.rgb_to_hsv(*pixel)
         np.testing.assert_allclose(other, colorsys.hsv_to_rgb(h, min(2 * s + 0.1, 1), v), atol=2e-3)
-    with pytest.raises(ValueError, match="colour"):
+    with pytest.raises(ValueError, match="color"):
         saturation(KEY, x[..., :1])
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NOISE_MODELS)
 def test_same_key_same_noise(model):
     x = jax.random.uniform(KEY, (30, 30, 3))
-    a, b, c = (MODELS[model](jax.random.key(s), x, LEVELS[model][1]) for s in (1, 1, 2))
+    a, b, c = (NOISE_MODELS[model](jax.random.key(s), x, NOISE_LEVELS[model][1]) for s in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any() and a.min() >= 0 and a.max() <= 1
 
@@ -83,40 +83,40 @@ def scene():
 def test_the_noise_level_of_a_blurred_picture_is_found(scene):
     for sigma in (0.005, 0.02, 0.05):
         y = gaussian_noise(KEY, scene[2], sigma)
-        assert float(noise_level(y)) == pytest.approx(sigma, rel=0.15)
-        assert float(noise_level(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.06)
+        assert float(estimate_noise(y)) == pytest.approx(sigma, rel=0.15)
+        assert float(estimate_noise(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.06)
 
 
 def test_impulses_are_found_and_nothing_else(scene):
     y = scene[2]
-    assert not impulses(y).any()
+    assert not detect_impulses(y).any()
     hit = impulse_noise(KEY, y, 0.08)
     planted = np.asarray(jnp.abs(hit - y).max(-1) > 0.2)
-    found = np.asarray(impulses(hit)[..., 0])
+    found = np.asarray(detect_impulses(hit)[..., 0])
     assert found[planted].mean() > 0.97 and found[~planted].mean() < 0.01
-    assert float(jnp.abs(without_impulses(hit) - y).mean()) < 0.1 * float(jnp.abs(hit - y).mean())
-    assert float(noise_level(without_impulses(hit))) < 0.005 < float(noise_level(hit))
+    assert float(jnp.abs(remove_impulses(hit) - y).mean()) < 0.1 * float(jnp.abs(hit - y).mean())
+    assert float(estimate_noise(remove_impulses(hit))) < 0.005 < float(estimate_noise(hit))
 
 
 @pytest.mark.parametrize("noise", ["gaussian:0.05", "impulse:0.08", "shot:90"])
 def test_finish_suits_itself_to_the_noise(scene, noise):
     x, kernel, clean = scene
     model, level = parse_noise(noise)
-    y = MODELS[model](KEY, clean, level)
+    y = NOISE_MODELS[model](KEY, clean, level)
     truth = np.asarray(x[8:-8, 8:-8, 0])
 
     def gained(**options):
-        return align(np.asarray(compiled(partial(finish, **options))(y, kernel))[..., 0], truth).psnr
+        return align(np.asarray(jit(partial(deconvolve_sparse, **options))(y, kernel))[..., 0], truth).psnr
 
     adapted, fixed = gained(), gained(weight=1e-4)
     assert adapted > align(np.asarray(y)[..., 0], truth).psnr + 2
     if model == "impulse":
         # the pixels hit are not trusted, whatever the weight
-        hit_or_not = compiled(partial(sparse_deconvolution, weight=1e-4))(y, kernel, pad_edge(y, kernel.shape))
-        fixed = align(np.asarray(crop_centre(hit_or_not, kernel.shape))[..., 0], truth).psnr
+        hit_or_not = jit(partial(sparse_deconvolution, weight=1e-4))(y, kernel, pad_edge(y, kernel.shape))
+        fixed = align(np.asarray(crop_center(hit_or_not, kernel.shape))[..., 0], truth).psnr
     assert adapted > fixed + 3
 
 
 def test_weights_rise_with_the_noise_from_that_of_eight_bits():
-    weights = [float(weight_for(jnp.asarray(s))) for s in (0.0, 0.0015, 0.01, 0.05)]
+    weights = [float(regularization_weight(jnp.asarray(s))) for s in (0.0, 0.0015, 0.01, 0.05)]
     assert weights[0] == weights[1] == pytest.approx(1e-4) and weights[1] < weights[2] < weights[3]

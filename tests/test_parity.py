@@ -1,4 +1,4 @@
-"""The networks, losses and optimisation against numbers of the authors' PyTorch code."""
+"""The networks, losses and optimization against numbers of the authors' PyTorch code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from jbid import losses
-from jbid.blur import blur
+from jbid.engine.deep_prior import deep_prior
 from jbid.methods.selfdeblur import selfdeblur
 from jbid.nets.mlp import KernelMLP
 from jbid.nets.skip import Skip
-from jbid.prior import deep_prior
+from jbid.ops import ssim
+from jbid.ops.conv import blur
 from jbid.types import Estimate, Generator
 from tests.torch_names import mlp_params, skip_params
 
@@ -72,7 +73,7 @@ def test_kernel_network_gives_the_authors_values(golden):
 def test_ssim_of_the_loss(golden, channels, index):
     data = golden("ssim_loss")
     a, b = (jnp.asarray(data[f"{v}{channels}"][0].transpose(1, 2, 0)) for v in "ab")
-    np.testing.assert_allclose(losses.ssim(a, b), data["ssim"][index], atol=1e-6)
+    np.testing.assert_allclose(ssim.ssim(a, b), data["ssim"][index], atol=1e-6)
 
 
 def trajectory(data):
@@ -145,7 +146,7 @@ def test_parameter_counts_of_the_kernel_network(size, expected):
     assert count(state.params.kernel) == expected
 
 
-def test_initialisation_is_pytorchs():
+def test_initialization_is_pytorchs():
     params = Skip().init(jax.random.key(0), jnp.zeros((32, 32, 8)))["params"]
     for name, fan_in in (("up0", 144 * 9), ("mix0", 128), ("skip0", 8)):
         for leaf in (params[name]["weight"], params[name]["bias"]):

@@ -16,26 +16,30 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from jbid import images, weights
-from jbid.cli import main
+from jbid.cli.main import main
 from jbid.data.crops import crops
-from jbid.motion import kernels
-from jbid.nets.dcgan import LATENT, SIZES, KernelGenerator
-from jbid.pretrain import generator, initializer, lines, loop, operator
-from jbid.pretrain.degrade import Degradation, degraded, jpeg
-from jbid.settings import read_config, record
+from jbid.io import weights
+from jbid.io.images import read_image, write_image
+from jbid.nets.kernel_gan import LATENT, SIZES, KernelGenerator
+from jbid.ops.camera import Degradation, degrade, jpeg
+from jbid.ops.motion import motion_kernels
+from jbid.pipeline.config import read_config, record
+from jbid.pretrain import blur_operator as operator
+from jbid.pretrain import corrector, initializer, kernel_gan, loop, pairs
+from jbid.pretrain import kernel_gan as generator
+from jbid.pretrain import text_lines as lines
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.toml"))
 # both phases, the change within a chunk
-GAN = generator.Settings(size=31, steps=30, batch=4, scaled=True, schedule="cosine", autoencoded=15)
+GAN = kernel_gan.Settings(size=31, steps=30, batch=4, scaled=True, schedule="cosine", autoencoded=15)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     (folder / "inner").mkdir()
-    images.write(folder / "a.png", data.camera()[:150, :130, None] / 255)
-    images.write(folder / "inner" / "b.png", data.astronaut()[:120, :140] / 255)
+    write_image(folder / "a.png", data.camera()[:150, :130, None] / 255)
+    write_image(folder / "inner" / "b.png", data.astronaut()[:120, :140] / 255)
     (folder / "notes.txt").write_text("no photo")
     return folder
 
@@ -74,7 +78,7 @@ def run(training, folder, until=None, **options):
 
 def test_a_resumed_generator_is_the_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "HELD_OUT", 50)
-    training = generator.training(GAN)
+    training = kernel_gan.training(GAN)
     assert run(training, tmp_path / "whole")
     assert not run(training, tmp_path / "parts", until=10)
     # a kill between checkpoint and log leaves lines, one of them torn, that will be written again
@@ -93,10 +97,10 @@ def test_a_resumed_generator_is_the_uninterrupted_one(tmp_path, monkeypatch):
 
 
 def test_energy_distance_is_zero_for_one_distribution_alone():
-    a, b = (kernels(jax.random.key(i), 15, 300) for i in (0, 1))
-    other = kernels(jax.random.key(2), 15, 300, "gaussian_process")
-    assert generator.energy_distance(a, a) == pytest.approx(0, abs=1e-5)
-    assert 0 < generator.energy_distance(a, b) < 0.02 < 0.05 < generator.energy_distance(a, other)
+    a, b = (motion_kernels(jax.random.key(i), 15, 300) for i in (0, 1))
+    other = motion_kernels(jax.random.key(2), 15, 300, "gaussian_process")
+    assert kernel_gan.energy_distance(a, a) == pytest.approx(0, abs=1e-5)
+    assert 0 < kernel_gan.energy_distance(a, b) < 0.02 < 0.05 < kernel_gan.energy_distance(a, other)
 
 
 SMALL = dict(size=31, steps=30, batch=2, crop=48, width=8, inner_steps=3)
@@ -105,7 +109,7 @@ SMALL = dict(size=31, steps=30, batch=2, crop=48, width=8, inner_steps=3)
 def test_a_resumed_initializer_is_the_uninterrupted_one(tmp_path, photos, untrained, monkeypatch):
     monkeypatch.setattr(initializer, "HELD_OUT", 4)
     monkeypatch.setattr(initializer, "KernelEncoder", FewLayers)
-    settings = initializer.Settings(photos=str(photos), weights=str(untrained), **SMALL)
+    settings = pairs.Settings(photos=str(photos), weights=str(untrained), **SMALL)
     whole = initializer.training(settings)
     assert run(whole, tmp_path / "whole")
     assert not run(initializer.training(settings), tmp_path / "parts", until=10)
@@ -116,7 +120,7 @@ def test_a_resumed_initializer_is_the_uninterrupted_one(tmp_path, photos, untrai
 
 def test_without_inner_steps_there_is_nothing_to_learn_from_the_papers_outer_loss(photos, untrained, monkeypatch):
     monkeypatch.setattr(initializer, "KernelEncoder", FewLayers)
-    settings = initializer.Settings(photos=str(photos), weights=str(untrained), **(SMALL | {"inner_steps": 0}))
+    settings = pairs.Settings(photos=str(photos), weights=str(untrained), **(SMALL | {"inner_steps": 0}))
     told = []
     for steps in (0, 5):
         training = initializer.training(settings._replace(inner_steps=steps, outer="inverted"))
@@ -131,16 +135,16 @@ def test_without_inner_steps_there_is_nothing_to_learn_from_the_papers_outer_los
 
 def test_a_corrector_learns_from_a_pool_that_is_made_once(tmp_path, photos, monkeypatch):
     monkeypatch.setattr(initializer, "HELD_OUT", 2)
-    monkeypatch.setattr(initializer, "PART", 2)
+    monkeypatch.setattr("jbid.pretrain.corrector.PART", 2)
     calls = []
 
     def estimated(picture, size):
         calls.append(picture.shape)
-        near = np.asarray(kernels(jax.random.key(len(calls)), size, 3))
+        near = np.asarray(motion_kernels(jax.random.key(len(calls)), size, 3))
         return types.SimpleNamespace(kernels=list(near), fits=list(near))
 
-    monkeypatch.setattr(initializer, "edge_start", estimated)
-    settings = initializer.Settings(photos=str(photos), input="edges", pool={"31": 4, "15": 2}, rate=1e-3, **SMALL)
+    monkeypatch.setattr("jbid.pretrain.corrector.search_kernel", estimated)
+    settings = pairs.Settings(photos=str(photos), input="edges", pool={"31": 4, "15": 2}, rate=1e-3, **SMALL)
     assert run(initializer.training(settings, tmp_path), tmp_path)
     assert sorted(calls) == [(16, 16)] * 4 + [(48, 48)] * 6
     initializer.training(settings._replace(rate=1e-4), tmp_path)
@@ -163,7 +167,7 @@ def test_crops_are_the_same_in_every_run(photos):
 
 def test_held_out_photos_are_not_trained_on(tmp_path):
     for i in range(40):
-        images.write(tmp_path / f"{i:02}.png", np.full((20, 20, 1), i / 255))
+        write_image(tmp_path / f"{i:02}.png", np.full((20, 20, 1), i / 255))
 
     def seen(count, **which):
         source = crops(str(tmp_path), 16, 0, **which)
@@ -201,11 +205,11 @@ def test_jpeg_is_pillows(quality):
 def test_degradations():
     picture = jnp.asarray(data.camera()[:64, :64] / 255, jnp.float32)
     key = jax.random.key(0)
-    np.testing.assert_array_equal(degraded(key, picture, Degradation()), picture)
+    np.testing.assert_array_equal(degrade(key, picture, Degradation()), picture)
     for change in (dict(noise=0.1), dict(gamma=0.5), dict(jpeg=30), dict(rounded=True)):
-        x = degraded(key, picture + 1e-3, Degradation(**change))
+        x = degrade(key, picture + 1e-3, Degradation(**change))
         assert 0 <= x.min() and x.max() <= 1 and not np.array_equal(x, picture + 1e-3), change
-        np.testing.assert_array_equal(degraded(key, picture, Degradation(**change, clean=1.0)), picture)
+        np.testing.assert_array_equal(degrade(key, picture, Degradation(**change, clean=1.0)), picture)
 
 
 def test_damaged_and_missing_weights_are_named(tmp_path, untrained):
@@ -272,7 +276,7 @@ def test_bad_trainings_are_refused_in_one_line(tmp_path, args, words, capsys):
 def test_kernels_are_drawn(tmp_path, capsys):
     out = tmp_path / "new" / "grid.png"
     assert main(["kernels", "--model", "trajectory", "--size", "15", "--count", "10", "--out", str(out)]) == 0
-    assert images.read(out).shape == (32, 128, 1)
+    assert read_image(out).shape == (32, 128, 1)
     for wrong in (["--size=14"], ["--model=gyro"], ["--out=grid.jpg"]):
         assert main(["kernels", *wrong]) == 2
         assert capsys.readouterr().err.startswith("jbid: error: ")
@@ -282,7 +286,7 @@ def test_estimates_are_moved_onto_the_true_kernel_by_fractions_of_a_pixel():
     rows, columns = np.mgrid[-7:8, -7:8]
     true, away = (np.exp(-((rows - s) ** 2) / 3 - (columns + 2 * s) ** 2 / 4) for s in (0, 0.75))
     seen = np.stack([[away, 2 * away], [away, away]])
-    moved = initializer.onto(true, seen)
+    moved = corrector.align_to(true, seen)
     np.testing.assert_allclose(moved[0, 0], true, atol=0.02)
     np.testing.assert_allclose(moved[0, 1], 2 * true, atol=0.04)
     assert np.abs(away - true).max() > 0.3

@@ -11,19 +11,20 @@ import scipy.special
 from skimage.metrics import structural_similarity
 
 from jbid import losses
-from jbid.blur import blur, shifted
-from jbid.checkpoint import Checkpoint
-from jbid.deblur import deblur
-from jbid.locate import best_window, window_similarity
+from jbid.engine.checkpoint import Checkpoint
+from jbid.engine.driver import run
+from jbid.engine.wrappers import early_stopping
 from jbid.methods.robust import located, robust, siren_kernel
 from jbid.metrics import kernel_similarity
-from jbid.motion import gaussian_process_kernel
 from jbid.nets.siren import Siren
-from jbid.noise import gaussian_noise
-from jbid.run import run
-from jbid.settings import resolve
-from jbid.transforms import early_stopping
-from jbid.types import Estimate, Info, Method, Restored
+from jbid.ops.alignment import best_window, window_similarity
+from jbid.ops.conv import blur
+from jbid.ops.kernels import shift_kernel
+from jbid.ops.motion import gaussian_process_kernel
+from jbid.ops.noise import gaussian_noise
+from jbid.pipeline.config import resolve
+from jbid.pipeline.solve import deblur
+from jbid.types import Estimate, Method, MethodOutput, StepInfo
 from tests.test_engine import third_loss
 
 TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
@@ -50,13 +51,13 @@ def planted(valley: int, shape=(40, 50, 1)) -> Method:
         key = jax.random.fold_in(state["key"], t)
         noise = 0.01 + 0.2 * jnp.abs(t - state["valley"]) / state["valley"]
         estimate = Estimate(truth + noise * jax.random.normal(key, shape), jnp.full((3, 3), t, float))
-        return state | {"last": estimate, "steps": state["steps"] + 1}, Info(noise, estimate, jnp.array(False))
+        return state | {"last": estimate, "steps": state["steps"] + 1}, StepInfo(noise, estimate, jnp.array(False))
 
     def init(key, blurred, start=None):
         last = Estimate(jnp.zeros(shape), jnp.zeros((3, 3)))
         return {"key": key, "valley": jnp.array(valley) if start is None else start, "last": last, "steps": 0}
 
-    return Method(init, step, lambda state: state["last"], lambda e, blurred: Restored(e.image, e.kernel))
+    return Method(init, step, lambda state: state["last"], lambda e, blurred: MethodOutput(e.image, e.kernel))
 
 
 def full_window_stop(valley: int, window: int, patience: int, key) -> tuple[int, int]:
@@ -92,7 +93,7 @@ def test_no_number_is_no_lower_variance():
     def step(state, blurred, t):
         state, info = sound.step(state, blurred, t)
         spoilt = jax.tree.map(lambda leaf: jnp.where(t >= 60, jnp.nan, leaf), info.estimate)
-        return state, Info(jnp.where(t >= 60, jnp.nan, info.loss), spoilt, info.stopped)
+        return state, StepInfo(jnp.where(t >= 60, jnp.nan, info.loss), spoilt, info.stopped)
 
     for window in (5, 100):
         method = early_stopping(sound._replace(step=step), window=window, patience=20)
@@ -180,7 +181,7 @@ def test_image_and_kernel_are_moved_back_together():
     small = gaussian_process_kernel(jax.random.key(2), 9)
     x = photo(60 + 24, 70 + 20)
     frame = jnp.pad(small, ((8, 8), (6, 6)))
-    moved = shifted(frame, 5, -4)
+    moved = shift_kernel(frame, 5, -4)
     y = blur(x, moved)
     # a latent image of half the brightness and a kernel of twice the sum are the same to the data term
     restored = located(Estimate(x / 2, moved * 2), y, threshold=0.01)
@@ -252,8 +253,8 @@ def test_l1_over_l2_is_scale_invariant_and_prefers_sparse_gradients():
 
 def test_siren_starts_at_sum_one_and_takes_the_shape_of_a_kernel():
     target = gaussian_process_kernel(jax.random.key(4), 21)
-    for normalise in (False, True):
-        generator = siren_kernel((21, 21), Siren(mean=1 / 442), normalise=normalise)
+    for normalize in (False, True):
+        generator = siren_kernel((21, 21), Siren(mean=1 / 442), normalize=normalize)
         params, code = generator.init(jax.random.key(0), None)
         assert generator.apply(params, code, None).sum() == pytest.approx(1, abs=0.3)
         assert generator.fit is not None
@@ -269,9 +270,9 @@ def test_siren_starts_at_sum_one_and_takes_the_shape_of_a_kernel():
     "options",
     [
         dict(),
-        dict(normalise="sum", loss="mse"),
-        dict(kernel_net="mlp", regulariser="l1", weight=1e-3),
-        dict(kernel_net="skip", regulariser="none"),
+        dict(normalize="sum", loss="mse"),
+        dict(kernel_net="mlp", regularizer="l1", weight=1e-3),
+        dict(kernel_net="skip", regularizer="none"),
         dict(latent="exact", stop=False),
     ],
 )
@@ -315,9 +316,9 @@ def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(bl
         (dict(kernel_size=8), "odd"),
         (dict(kernel_net="big"), "siren"),
         (dict(loss="l2"), "huber"),
-        (dict(regulariser="tv"), "l1_over_l2"),
+        (dict(regularizer="tv"), "l1_over_l2"),
         (dict(latent="half"), "enlarged"),
-        (dict(normalise="max"), "sum"),
+        (dict(normalize="max"), "sum"),
         (dict(siren_omega=0.0), "positive"),
         (dict(siren_width=0), "at least 1"),
         (dict(window=1), "window 1, expected at least 2"),

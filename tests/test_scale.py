@@ -18,18 +18,23 @@ import numpy as np
 import optax
 import pytest
 
-from jbid import deblur, images, scale
-from jbid.allocator import forget_programs
-from jbid.auto import deconvolved
-from jbid.checkpoint import Checkpoint
-from jbid.deblur import PADDED, prepare, rooms, solve
+from jbid.engine import batching as scale
+from jbid.engine.batching import even_batch, parse_memory, run_batched
+from jbid.engine.checkpoint import Checkpoint
+from jbid.engine.deep_prior import deep_prior
+from jbid.engine.driver import run, step_memory
+from jbid.engine.generators import free_kernel
+from jbid.engine.wrappers import over_images
+from jbid.io.images import read_image, write_image
+from jbid.kernel_estimation.ranking import latent_images
 from jbid.losses import mse
 from jbid.methods.selfdeblur import selfdeblur
-from jbid.prior import deep_prior, free_kernel
-from jbid.run import run
-from jbid.scale import even_part, parse_memory, run_in_parts, step_memory
-from jbid.settings import build, resolve
-from jbid.transforms import over_images
+from jbid.pipeline import solve as deblur
+from jbid.pipeline.config import build, resolve
+from jbid.pipeline.grouping import PADDED, padded_shapes
+from jbid.pipeline.prepare import prepare
+from jbid.pipeline.solve import optimize, solve
+from jbid.runtime.compile import clear_programs
 from jbid.types import Estimate, Generator
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +68,7 @@ def test_parts_of_any_size_end_as_the_whole(method, given, whole):
     each = step_memory(method, given[0][:1], jnp.asarray(given[1][:1]))
     assert each > 24 * 20 * 4
     for memory in (1, int(2.5 * each), 100 * each):
-        same(run_in_parts(method, *given, STEPS, memory=memory), whole)
+        same(run_batched(method, *given, STEPS, memory=memory), whole)
 
 
 def test_all_parts_are_of_one_size(method, given, monkeypatch):
@@ -77,7 +82,7 @@ def test_all_parts_are_of_one_size(method, given, monkeypatch):
     monkeypatch.setattr(scale, "run", noted)
     y = given[1]
     many = jax.vmap(jax.random.key)(jnp.arange(13))
-    answer = run_in_parts(method, many, y[np.arange(13) % 5], 1)
+    answer = run_batched(method, many, y[np.arange(13) % 5], 1)
     assert sizes == [7, 7] and answer.losses.shape == (1, 13)
 
 
@@ -94,11 +99,11 @@ def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch)
     # what is compiled does no harm here
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     told = []
-    same(run_in_parts(method, *given, STEPS, on_fewer=lambda *pair: told.append(pair)), whole)
+    same(run_batched(method, *given, STEPS, on_fewer=lambda *pair: told.append(pair)), whole)
     assert told == [(5, 2)]
     least = 0
     with pytest.raises(ValueError, match="single image and seed"):
-        run_in_parts(method, *given, STEPS)
+        run_batched(method, *given, STEPS)
 
 
 def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
@@ -107,24 +112,24 @@ def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
 
     monkeypatch.setattr(scale, "run", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        run_in_parts(method, *given, STEPS)
+        run_batched(method, *given, STEPS)
 
 
 def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_path):
     """Those that were done are not done again, and the one that was begun goes on."""
     steps = 12  # two chunks for each part
-    undisturbed = run_in_parts(method, *given, steps, memory=1)
+    undisturbed = run_batched(method, *given, steps, memory=1)
     asked = []
 
     def stop(now):
         asked.append(now.step)
         return len(asked) == 3
 
-    first = run_in_parts(method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=stop)
+    first = run_batched(method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=stop)
     # all units have an answer, the unfinished ones an early one
     assert not first.complete and first.restored.image.shape == undisturbed.restored.image.shape
     seen = []
-    again = run_in_parts(
+    again = run_batched(
         method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=lambda now: seen.append(now.step)
     )
     # the rest of the second part and three more
@@ -136,11 +141,11 @@ def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_pa
 
 def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_path):
     """Whatever memory there is the next time, what is done is not done again."""
-    run_in_parts(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    run_batched(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
     assert Checkpoint(tmp_path).parts() == [f"{i}-{i + 1}" for i in range(5)]
     seen = []
     options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
-    same(run_in_parts(method, *given, STEPS, **options), whole)
+    same(run_batched(method, *given, STEPS, **options), whole)
     assert not seen
 
 
@@ -157,29 +162,29 @@ def test_parts_that_were_halved_are_resumed_as_they_were(method, given, whole, t
         return run(spread, keys, *args, checkpoint=checkpoint, **options)
 
     monkeypatch.setattr(scale, "run", limited)
-    monkeypatch.setattr(scale, "CPU_MOST", 2)
+    monkeypatch.setattr(scale, "CPU_BATCH", 2)
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(method, *given, STEPS, checkpoint=Checkpoint(tmp_path))
+        run_batched(method, *given, STEPS, checkpoint=Checkpoint(tmp_path))
     assert sizes == [2, 2, 1, 1] and Checkpoint(tmp_path).parts() == ["0-2", "2-3"]
     sizes.clear()
     short = False
     seen = []
     options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
-    same(run_in_parts(method, *given, STEPS, **options), whole)
+    same(run_batched(method, *given, STEPS, **options), whole)
     # the first three units were done
     assert sizes == [2, 1, 2] and len(seen) == 1
     sizes.clear()
-    run_in_parts(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    run_batched(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
     assert sizes == [1] * 5
 
 
 def test_many_kernels_are_deconvolved_with_a_few_at_a_time(monkeypatch):
     rng = np.random.default_rng(0)
     y, kernels = rng.random((40, 36), np.float32), list(rng.random((5, 5, 5), np.float32) / 12.5)
-    together = deconvolved(y, kernels)
-    monkeypatch.setattr("jbid.auto.AT_ONCE", 2)
-    for few, all_at_once in zip(deconvolved(y, kernels), together, strict=True):
+    together = latent_images(y, kernels)
+    monkeypatch.setattr("jbid.kernel_estimation.ranking.BATCH", 2)
+    for few, all_at_once in zip(latent_images(y, kernels), together, strict=True):
         np.testing.assert_allclose(few, all_at_once, atol=1e-4)
 
 
@@ -187,7 +192,7 @@ def test_parts_are_even_and_hold_all():
     for units in (1, 5, 8, 13, 64):
         for most in (1, 3, 8, 100):
             for devices in (1, 2, 8):
-                size = even_part(units, most, devices)
+                size = even_batch(units, most, devices)
                 assert size % devices == 0 and size // devices <= most
                 parts = -(-units // size)
                 # no more parts than needed, and copies only to fill up the last round
@@ -208,11 +213,11 @@ def test_programs_are_let_go_of_before_their_mappings_run_out(monkeypatch):
     after = mappings()
     assert after > before
     # far from the limit nothing is lost; a process that has run other tests may be half way there
-    monkeypatch.setattr("jbid.allocator.SHARE", 1)
-    forget_programs()
+    monkeypatch.setattr("jbid.runtime.compile.MAPPING_SHARE", 1)
+    clear_programs()
     assert mappings() >= after
-    monkeypatch.setattr("jbid.allocator.SHARE", 0)
-    forget_programs()
+    monkeypatch.setattr("jbid.runtime.compile.MAPPING_SHARE", 0)
+    clear_programs()
     assert mappings() < after
     np.testing.assert_array_equal(made[3](x), answers[3])
 
@@ -248,16 +253,16 @@ def test_pictures_of_many_sizes_share_few_rooms():
     lai += [(1024, 752), (1024, 768), (937, 1024), (663, 1008), (682, 1024), (368, 560), (809, 941), (678, 1024)]
     lai += [(518, 630), (380, 536), (442, 612), (520, 558), (351, 502)]
     paper = resolve([("test", {"preset": "paper"})])
-    found = rooms(lai, paper)
+    found = padded_shapes(lai, paper)
     assert len(set(found.values())) <= 8
     for shape, room in found.items():
         assert room[0] >= shape[0] and room[1] >= shape[1] and shape[0] * shape[1] >= 0.85 * room[0] * room[1]
-    assert rooms(lai[:1], paper) == {lai[0]: lai[0]}
+    assert padded_shapes(lai[:1], paper) == {lai[0]: lai[0]}
     # a patch is what the network sees
-    assert set(rooms(lai, resolve([("test", {"patch": 256})])).values()) == {(256, 256)}
+    assert set(padded_shapes(lai, resolve([("test", {"patch": 256})])).values()) == {(256, 256)}
     # robust looks for its window among the picture's pixels
     assert "robust" not in PADDED
-    own = rooms(lai, resolve([("test", {"method": "robust", "patch": 0})]))
+    own = padded_shapes(lai, resolve([("test", {"method": "robust", "patch": 0})]))
     assert all(shape == room for shape, room in own.items())
 
 
@@ -290,16 +295,16 @@ def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
     settings = resolve([("test", {"kernel_size": 7, "start": "random", "steps": 2, "finish": False, "patch": 0})])
     settings = settings._replace(options=settings.options | {"channels": 4, "skip_channels": 2, "scales": 1})
     pictures = [rng.random(shape, np.float32) for shape in ((48, 40, 3), (46, 38, 3))]
-    room = rooms([p.shape for p in pictures], settings)
+    room = padded_shapes([p.shape for p in pictures], settings)
     assert set(room.values()) == {(48, 40)}
     results = []
-    real = deblur.optimised
+    real = optimize
 
     def noted(*args, **options):
         results.append(real(*args, **options))
         return results[0]
 
-    monkeypatch.setattr(deblur, "optimised", noted)
+    monkeypatch.setattr("jbid.pipeline.solve.optimize", noted)
     tasks = [prepare(p, settings)._replace(room=room[p.shape[:2]]) for p in pictures]
     answers = solve(tasks, settings)
     assert results[0].restored.image.shape == (2, 1, 48, 40, 1)
@@ -311,17 +316,17 @@ def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
 
 DEVICES = """
 import sys, numpy as np, jax, jax.numpy as jnp
-from jbid.checkpoint import Checkpoint
+from jbid.engine.checkpoint import Checkpoint
 from jbid.methods.selfdeblur import selfdeblur
-from jbid.scale import run_in_parts
-from jbid.transforms import over_images
+from jbid.engine.batching import run_batched
+from jbid.engine.wrappers import over_images
 method = over_images(selfdeblur(7, channels=4, skip_channels=2, scales=1, steps=4))
 keys = jax.vmap(jax.random.key)(jnp.arange(5))
 y = np.random.default_rng(0).random((5, 24, 20, 1), np.float32)
-spread = run_in_parts(method, keys, y, 4)
+spread = run_batched(method, keys, y, 4)
 # the first two steps, and from what they left the rest
 for steps in (2, 4):
-    resumed = run_in_parts(method, keys, y, steps, checkpoint=Checkpoint(sys.argv[2]))
+    resumed = run_batched(method, keys, y, steps, checkpoint=Checkpoint(sys.argv[2]))
 np.testing.assert_array_equal(resumed.losses, spread.losses)
 np.testing.assert_array_equal(resumed.restored.image, spread.restored.image)
 # what is loaded is where it is needed, and nowhere else
@@ -331,7 +336,7 @@ def noted(self, *args):
     loaded.append(load(self, *args))
     return loaded[-1]
 Checkpoint.load = noted
-run_in_parts(method, keys, y, 4, checkpoint=Checkpoint(sys.argv[2]))
+run_batched(method, keys, y, 4, checkpoint=Checkpoint(sys.argv[2]))
 leaves = jax.tree.leaves(loaded[0][0])
 assert leaves and all(len(x.sharding.device_set) == 4 and x.addressable_shards[0].data.shape[0] == 2 for x in leaves)
 np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=spread.restored.image)
@@ -398,12 +403,14 @@ def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder
 
 LEAVING = """
 import argparse, sys, time, jax
-from jbid.cli import interruptible, started, wait_for_others
+from jbid.cli.main import started
+from jbid.runtime.console import interruptible
+from jbid.runtime.distributed import wait_for_all
 def work(args):
     jax.devices()
     print("ready", flush=True)
     if args.index == 0:
-        wait_for_others("nothing")
+        wait_for_all("nothing")
     if args.how == "error":
         raise ValueError("no such thing")
     with interruptible() as asked:
@@ -445,7 +452,7 @@ def test_two_processes_share_a_folder_of_photos(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for name in "abc":
-        images.write(tmp_path / "photos" / f"{name}.png", rng.random((40, 36, 1), np.float32))
+        write_image(tmp_path / "photos" / f"{name}.png", rng.random((40, 36, 1), np.float32))
     tiny = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2", "--start=random"]
     command = [sys.executable, "-m", "jbid", "deblur", str(tmp_path / "photos"), "--kernel-size=7", *tiny]
     port = free_port()
@@ -470,5 +477,5 @@ def test_two_processes_share_a_folder_of_photos(tmp_path):
     made, alone = ({p.name: p for p in (tmp_path / d).iterdir()} for d in ("both", "alone"))
     assert sorted(made) == sorted(alone) and len(made) == 9
     for name in "abc":
-        x, y = (images.read(folder[f"{name}_sharp.png"]) for folder in (made, alone))
+        x, y = (read_image(folder[f"{name}_sharp.png"]) for folder in (made, alone))
         np.testing.assert_allclose(x, y, atol=2 / 255)

@@ -6,7 +6,9 @@ import scipy.ndimage
 import scipy.signal
 from skimage import data, transform
 
-from jbid import score
+from jbid.kernel_estimation.ranking import ScoreTerms, add_disagreement, find_failure, score_terms
+from jbid.metrics import pairwise_similarity
+from jbid.ops.kernels import average_kernels
 
 
 def scene():
@@ -20,11 +22,11 @@ def scene():
 
 def test_the_truth_scores_better_than_the_blurred_picture_and_a_wrong_kernel():
     sharp, kernel, blurred = scene()
-    true = score.terms(blurred, sharp, kernel)
+    true = score_terms(blurred, sharp, kernel)
     delta = np.zeros((7, 7))
     delta[3, 3] = 1
-    unsharp = score.terms(blurred, np.pad(scipy.ndimage.gaussian_filter(blurred, 1), 3, mode="edge"), delta)
-    turned = score.terms(blurred, sharp, kernel.T)
+    unsharp = score_terms(blurred, np.pad(scipy.ndimage.gaussian_filter(blurred, 1), 3, mode="edge"), delta)
+    turned = score_terms(blurred, sharp, kernel.T)
     assert true.whiteness < unsharp.whiteness and true.whiteness < turned.whiteness
     assert true.score < turned.score and true.residual < turned.residual
     # white noise is what is left with the truth
@@ -34,7 +36,7 @@ def test_the_truth_scores_better_than_the_blurred_picture_and_a_wrong_kernel():
 def test_ringing_counts_against_an_image():
     sharp, kernel, blurred = scene()
     waves = sharp + 0.05 * np.sin(np.arange(134) * 1.3)
-    clean, ringing = (score.terms(blurred, x, kernel) for x in (sharp, waves))
+    clean, ringing = (score_terms(blurred, x, kernel) for x in (sharp, waves))
     assert clean.flatness < ringing.flatness and clean.sparsity < ringing.sparsity
 
 
@@ -43,7 +45,7 @@ def test_similarity_ignores_shifts():
     kernel = np.zeros((15, 15))
     kernel[4:9, 4:9] = rng.random((5, 5))
     other = rng.random((15, 15))
-    found = score.similarities([kernel, np.roll(kernel, (2, -3), (0, 1)), other])
+    found = pairwise_similarity([kernel, np.roll(kernel, (2, -3), (0, 1)), other])
     assert found[0, 1] == pytest.approx(1) and found[0, 2] < 0.8
     np.testing.assert_allclose(found, found.T, atol=1e-9)
 
@@ -53,8 +55,8 @@ def test_the_odd_one_out_agrees_least():
     kernel = np.zeros((9, 9))
     kernel[2:7, 4] = 1
     kernels = [kernel, kernel + 0.01 * rng.random((9, 9)), kernel.T]
-    each = [score.Terms(0, 0, 0, 0)] * 3
-    values = [t.disagreement for t in score.with_agreement(each, kernels)]
+    each = [ScoreTerms(0, 0, 0, 0)] * 3
+    values = [t.disagreement for t in add_disagreement(each, kernels)]
     assert np.argmax(values) == 2
 
 
@@ -72,7 +74,7 @@ def test_failures_are_named(spoil, reason):
     sharp, kernel, blurred = scene()
     with np.errstate(invalid="ignore"):
         spoilt = spoil(sharp, kernel)
-    assert score.failure(blurred, *spoilt) == reason
+    assert find_failure(blurred, *spoilt) == reason
 
 
 def test_the_aligned_mean_of_shifted_kernels_is_the_kernel():
@@ -81,4 +83,4 @@ def test_the_aligned_mean_of_shifted_kernels_is_the_kernel():
     kernel[5:10, 6:9] = rng.random((5, 3))
     kernel /= kernel.sum()
     moved = [np.roll(kernel, shift, (0, 1)) for shift in ((0, 0), (3, -2), (-4, 1))]
-    np.testing.assert_allclose(score.aligned_mean(moved, kernel), kernel, atol=1e-6)
+    np.testing.assert_allclose(average_kernels(moved, kernel), kernel, atol=1e-6)

@@ -10,11 +10,19 @@ import pytest
 import scipy.ndimage
 from skimage import data, transform
 
-from jbid import start
-from jbid.auto import edge_start, fitted_to, ladder_size, support
-from jbid.blur import blur
+from jbid.kernel_estimation.edges import (
+    EdgeSettings,
+    estimate_edge_kernel,
+    extend_periodically,
+    l0_deconvolution,
+    ridge_kernel,
+    transfer_function,
+)
+from jbid.kernel_estimation.search import round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
-from jbid.motion import gaussian_process_kernel
+from jbid.ops.conv import blur
+from jbid.ops.kernels import center_kernel, connected_components, place_kernel, prune_kernel, support
+from jbid.ops.motion import gaussian_process_kernel
 
 
 def scene(size=168, kernel_size=13, key=0, noise=0.0):
@@ -28,7 +36,7 @@ def scene(size=168, kernel_size=13, key=0, noise=0.0):
 
 def test_connected_parts_are_those_of_scipy():
     mask = np.random.default_rng(0).random((31, 31)) < 0.35
-    ours = np.asarray(start.connected(jnp.asarray(mask)))
+    ours = np.asarray(connected_components(jnp.asarray(mask)))
     theirs, count = scipy.ndimage.label(mask, np.ones((3, 3)))
     assert len(np.unique(ours)) == count + 1 and np.array_equal(ours > 0, theirs > 0)
     for i in range(1, count + 1):
@@ -42,18 +50,18 @@ def test_pruning():
     kernel[5, 9] = 0.04  # weak
     kernel[7, 0] = 5  # beyond the support
     kernel[9, 3] = -1
-    found = np.asarray(start.pruned(jnp.asarray(kernel), jnp.asarray(13)))
+    found = np.asarray(prune_kernel(jnp.asarray(kernel), jnp.asarray(13)))
     expected = np.zeros((15, 15))
     expected[5:9, 7] = 0.25
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    nothing = start.pruned(jnp.zeros((5, 5)), jnp.asarray(5))
+    nothing = prune_kernel(jnp.zeros((5, 5)), jnp.asarray(5))
     assert nothing[2, 2] == 1 and nothing.sum() == 1
 
 
-def test_centring_moves_the_centre_of_mass_to_the_middle():
+def test_centering_moves_the_center_of_mass_to_the_middle():
     kernel = np.zeros((11, 11), np.float32)
     kernel[1:4, 6:9] = np.random.default_rng(0).random((3, 3)) + 1
-    moved = np.asarray(start.centred(jnp.asarray(kernel)))
+    moved = np.asarray(center_kernel(jnp.asarray(kernel)))
     np.testing.assert_allclose(scipy.ndimage.center_of_mass(moved), 5, atol=0.5)
     assert moved.sum() == pytest.approx(kernel.sum())
 
@@ -62,9 +70,9 @@ def test_the_ridge_fit_finds_the_kernel_of_a_periodic_blur():
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.random((64, 60)), jnp.float32)
     kernel = jnp.asarray(rng.random((7, 7)), jnp.float32)
-    transfer = start.transfer_function(kernel, image.shape)
+    transfer = transfer_function(kernel, image.shape)
     blurred = jnp.fft.irfft2(transfer * jnp.fft.rfft2(image), image.shape)
-    np.testing.assert_allclose(start.ridge_kernel(image, blurred, 7, jnp.asarray(1e-3)), kernel, atol=1e-2)
+    np.testing.assert_allclose(ridge_kernel(image, blurred, 7, jnp.asarray(1e-3)), kernel, atol=1e-2)
     expected = scipy.ndimage.convolve(np.asarray(image), np.asarray(kernel), mode="wrap")
     np.testing.assert_allclose(blurred, expected, atol=1e-4)
 
@@ -74,23 +82,23 @@ def test_l0_deconvolution_without_blur_keeps_edges_and_flattens_the_rest():
     clean = np.zeros((48, 48), np.float32)
     clean[12:36, 12:36] = 1
     noisy = clean + 0.02 * rng.standard_normal(clean.shape).astype(np.float32)
-    x = start.l0_deconvolution(jnp.asarray(noisy), jnp.ones((48, 25)), jnp.asarray(0.01))
+    x = l0_deconvolution(jnp.asarray(noisy), jnp.ones((48, 25)), jnp.asarray(0.01))
     np.testing.assert_allclose(x, clean, atol=0.05)
     assert np.std(np.asarray(x)[16:32, 16:32]) < 0.005 < np.std(noisy[16:32, 16:32])
 
 
 def test_surroundings_join_smoothly():
     picture = np.random.default_rng(0).random((20, 30)).astype(np.float32)
-    wide = np.asarray(start.surrounded(jnp.asarray(picture), (27, 36)))
+    wide = np.asarray(extend_periodically(jnp.asarray(picture), (27, 36)))
     np.testing.assert_array_equal(wide[:20, :30], picture)
     assert np.abs(np.diff(np.concatenate([wide, wide[:1]])[19:], axis=0)).max() < np.abs(np.diff(picture, axis=0)).max()
 
 
 def test_settings_side_by_side_are_the_single_ones():
     picture, _ = scene(96, 9)
-    several = start.EdgeSettings(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
+    several = EdgeSettings(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
     # few rounds, as each magnifies what rounding differs by
-    estimate = partial(start.edge_kernel, side=13, rounds=2)
+    estimate = partial(estimate_edge_kernel, side=13, rounds=2)
     together = jax.jit(jax.vmap(estimate, (None, 0)))(picture, several)
     single = jax.jit(estimate)
     for i in range(2):
@@ -101,48 +109,48 @@ def test_settings_side_by_side_are_the_single_ones():
 @pytest.mark.parametrize("key", [0, 1])
 def test_the_kernel_and_its_size_are_found(key):
     picture, kernel = scene(key=key)
-    found = edge_start(picture)
+    found = search_kernel(picture)
     assert kernel_similarity(found.kernel, kernel) > 0.75
     rows, columns = support(kernel > 0.05 * kernel.max())
     true = (rows.stop - rows.start, columns.stop - columns.start)
     assert np.abs(np.subtract(found.support, true)).max() <= 3 and found.warning is None
     assert found.kernel.sum() == pytest.approx(1) and found.kernel.min() >= 0
     # brightness and contrast must not matter
-    darker = edge_start(0.3 * picture + 0.1)
+    darker = search_kernel(0.3 * picture + 0.1)
     assert kernel_similarity(darker.kernel, kernel) > 0.75
 
 
 def test_a_given_size_is_kept():
     picture, kernel = scene(96, 9)
-    found = edge_start(picture, 9)
+    found = search_kernel(picture, 9)
     assert found.kernel.shape == (9, 9) and kernel_similarity(found.kernel, kernel) > 0.7
 
 
 def test_a_blur_too_large_is_said_so():
     picture, _ = scene(120, 45, key=3)
-    assert "larger" in (edge_start(picture).warning or "")
+    assert "larger" in (search_kernel(picture).warning or "")
 
 
 def test_kernels_are_fitted_into_squares():
     kernel = np.zeros((9, 9), np.float32)
     kernel[0:3, 4:9] = 0.2
-    inside = fitted_to(kernel, 7)
+    inside = place_kernel(kernel, 7)
     assert inside.shape == (7, 7) and inside.sum() == pytest.approx(1)
     assert [s.start for s in support(inside)] == [2, 1]
-    assert fitted_to(kernel, 3).shape == (3, 3)
-    assert [ladder_size(n) for n in (3, 9, 10, 100)] == [9, 13, 17, 105]
+    assert place_kernel(kernel, 3).shape == (3, 3)
+    assert [round_up_size(n) for n in (3, 9, 10, 100)] == [9, 13, 17, 105]
 
 
 def test_a_second_go_takes_the_first_answer_along():
     picture, _ = scene(96, 9)
-    first = edge_start(picture, 9)
+    first = search_kernel(picture, 9)
     # settings that see no edges at all
-    second = edge_start(picture, 9, settings=((5.0, 1e4),), before=first)
+    second = search_kernel(picture, 9, settings=((5.0, 1e4),), before=first)
     assert second.candidates[0].name == f"before: {first.candidates[0].name}"
     assert kernel_similarity(second.kernel, first.kernel) > 0.9
 
 
 def test_a_sharp_picture_is_left_alone():
     sharp = transform.resize(data.camera()[:400, 100:500], (168, 168), anti_aliasing=True).astype(np.float32)
-    found = edge_start(sharp)
+    found = search_kernel(sharp)
     assert found.candidates[0].failure == "delta kernel" and max(found.support) <= 5

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from skimage import data
 
-from jbid.blur import blur
-from jbid.motion import gaussian_process_kernel
-from jbid.tiles import TILE_OPTIONS, Region, finish_large, informative, starts_of, window
+from jbid.deconvolution.tiled import TILE_OPTIONS, deconvolve_tiled, tile_starts, tile_weights
+from jbid.kernel_estimation.patch import Region, most_informative_region
+from jbid.ops.conv import blur
+from jbid.ops.motion import gaussian_process_kernel
 
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
 def test_tiles_cover_and_their_weights_are_positive(length, tile, overlap):
-    starts = starts_of(length, tile, overlap)
+    starts = tile_starts(length, tile, overlap)
     assert starts[0] == 0 and starts[-1] == length - tile
     assert all(b - a <= tile - overlap for a, b in itertools.pairwise(starts))
     total = np.zeros(length)
     for start in starts:
-        total[start : start + tile] += window(start, tile, length, overlap)
+        total[start : start + tile] += tile_weights(start, tile, length, overlap)
     # everywhere at least one tile counts fully or two share
     assert total.min() >= 0.99
 
@@ -29,8 +30,8 @@ def test_tiles_leave_no_seams():
     sharp = data.camera()[:400, :430, None].astype(np.float32) / 255
     blurred = np.asarray(blur(sharp, kernel))
     calls = []
-    tiled = finish_large(blurred, kernel, tile=256, on_tile=lambda done, of: calls.append((done, of)))
-    whole = finish_large(blurred, kernel, tile=1000, options=TILE_OPTIONS)
+    tiled = deconvolve_tiled(blurred, kernel, tile=256, on_tile=lambda done, of: calls.append((done, of)))
+    whole = deconvolve_tiled(blurred, kernel, tile=1000, options=TILE_OPTIONS)
     assert calls[-1][0] == calls[-1][1] == len(calls) > 2
     assert np.abs(tiled - whole)[32:-32, 32:-32].max() < 1 / 255
     # and tiles were not just one
@@ -41,13 +42,13 @@ def test_the_informative_patch_has_the_edges():
     picture = np.full((300, 400, 1), 0.5, np.float32)
     rng = np.random.default_rng(0)
     picture[150:250, 250:350, 0] = np.kron(rng.random((10, 10)), np.ones((10, 10)))
-    region = informative(picture, 120)
+    region = most_informative_region(picture, 120)
     assert region.width == region.height == 120
     assert region.y <= 155 and region.y + 120 >= 245 and region.x <= 255 and region.x + 120 >= 345
     # edges in one direction alone tell little: stripes do not win
     picture[20:140, 20:140, 0] = np.tile(np.repeat([0.1, 0.9], 5), 12)
-    assert informative(picture, 120).y > 100
+    assert most_informative_region(picture, 120).y > 100
     # nor do clipped lights
     picture[20:140, 20:140, 0] = np.kron(rng.integers(0, 2, (24, 24)), np.ones((5, 5)))
-    assert informative(picture, 120).y > 100
-    assert informative(picture, 1000) == Region(0, 0, 400, 300)
+    assert most_informative_region(picture, 120).y > 100
+    assert most_informative_region(picture, 1000) == Region(0, 0, 400, 300)

@@ -1,9 +1,9 @@
 """`python -m jbid.bench`."""
 
-from jbid.allocator import keep_memory
+from jbid.runtime.memory import tune_malloc
 
 if __name__ == "__main__":
-    keep_memory()
+    tune_malloc()
 
     from jbid.bench.cli import main
 

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import jbid.bench
-from jbid.cli import Parser, add_method_arguments, complain, json_file, kernel_size, positive, started
+import jbid
+from jbid.cli.main import Parser, add_method_arguments, json_file, kernel_size, positive, started
+from jbid.runtime.console import print_error
 
 # Zhuang et al.'s levels, section 4.2.2, and without blur those of section 4.2.3
 BLURRED = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
@@ -216,7 +217,7 @@ def _check(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from jbid.data.builders import FROM, checksums, wrong_files
+    from jbid.data.tfds import FROM, checksums, wrong_files
 
     if unknown := set(args.sets) - set(SETS):
         raise ValueError(f"got {unknown.pop()}, expected some of: {', '.join(SETS)}")
@@ -225,13 +226,13 @@ def _check(args: argparse.Namespace) -> int:
         try:
             root = import_module(f"jbid.data.{name}").root(args.data)
         except ValueError as error:
-            complain(f"{name}: {error}. It is published with {FROM[name]}")
+            print_error(f"{name}: {error}. It is published with {FROM[name]}")
             bad += 1
             continue
         told = list(tqdm(wrong_files(name, root), name, len(checksums(name)), unit="file", leave=False))
         wrong = [f"{path}: {what}" for path, what in told if what]
         print(f"{name}: {len(told) - len(wrong)} of {len(told)} files as they should be")
         for line in wrong:
-            complain(f"{name}/{line}")
+            print_error(f"{name}/{line}")
         bad += len(wrong)
     return 2 if bad else 0

@@ -18,14 +18,16 @@ import numpy as np
 
 from jbid.bench import report
 from jbid.bench.table import SETS, Case, Scoring, facts, finished, loaded, mean, run_cases, scoring, strips_of
-from jbid.cli import settings_from, versions_and_device
+from jbid.cli.main import settings_from
 from jbid.data.levin import Item
-from jbid.data.synthetic import synthesised
-from jbid.images import replacing
-from jbid.settings import Settings
+from jbid.data.synthetic import synthesize
+from jbid.io.files import atomic_write
+from jbid.pipeline.config import Config
+from jbid.runtime.environment import versions_and_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 LEVELS = 5
 
@@ -39,9 +41,7 @@ def level_size(kernel: Sequence[int], picture: Sequence[int], level: int) -> int
     return round((true + (half - true) * (level - 1) / (LEVELS - 1) - 1) / 2) * 2 + 1
 
 
-def _cases(
-    args: argparse.Namespace, items: Sequence[Item], settings: dict[str, Settings]
-) -> list[tuple[str, str, Case]]:
+def _cases(args: argparse.Namespace, items: Sequence[Item], settings: dict[str, Config]) -> list[tuple[str, str, Case]]:
     """(method, condition, case) for all that is asked for; each item's pictures are the same for all methods."""
     found = []
     # of the pictures' noise too, and one for all methods
@@ -52,9 +52,9 @@ def _cases(
         assert item.kernel is not None
         for condition in args.levels if args.command == "oversize" else args.noises:
             if args.command == "oversize":
-                given, level, label = synthesised(item, args.noise, seed), condition, f"level {condition}"
+                given, level, label = synthesize(item, args.noise, seed), condition, f"level {condition}"
             else:
-                given = synthesised(item, condition, seed, blurred=args.command == "noise")
+                given = synthesize(item, condition, seed, blurred=args.command == "noise")
                 level, label = args.size_level, condition
             for method, own in settings.items():
                 name = f"{item.name}_{method}_{label.replace(' ', '').replace(':', '_')}"
@@ -71,7 +71,7 @@ def _cases(
     return found
 
 
-def _settings(args: argparse.Namespace, method: str) -> Settings:
+def _settings(args: argparse.Namespace, method: str) -> Config:
     return settings_from(argparse.Namespace(**vars(args) | {"method": "robust" if method == "dip" else method}))
 
 
@@ -84,17 +84,17 @@ def main(args: argparse.Namespace) -> int:
     how = scoring(args)
     items = loaded(args, SETS[args.set_name])
     settings = {method: _settings(args, method) for method in args.methods}
-    labelled = _cases(args, items, settings)
+    labeled = _cases(args, items, settings)
     out = args.out or Path(f"{args.command}_{args.set_name}.json")
-    rows, complete = run_cases([case for _, _, case in labelled], out, args, how)
+    rows, complete = run_cases([case for _, _, case in labeled], out, args, how)
     by_name = {row["name"]: row for row in rows}
     told = [
         {"method": method, "condition": condition, **by_name[case.item.name]}
-        for method, condition, case in labelled
+        for method, condition, case in labeled
         if case.item.name in by_name
     ]
     if told and jax.process_index() == 0:
-        _report(told, args, settings, how, [case for _, _, case in labelled], out)
+        _report(told, args, settings, how, [case for _, _, case in labeled], out)
     return finished(complete, out)
 
 
@@ -120,24 +120,24 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _report(
     rows: Sequence[dict[str, Any]],
     args: argparse.Namespace,
-    settings: dict[str, Settings],
+    settings: dict[str, Config],
     how: Scoring,
     cases: Sequence[Case],
     out: Path,
 ) -> None:
     means = summary(rows)
     keys = ["condition", "method", "images", *(c for c in COLUMNS if any(row.get(c) is not None for row in means))]
-    table = report.Table("Means", keys, [[row.get(key) for key in keys] for row in means], "Pictures are synthesised.")
+    table = report.Table("Means", keys, [[row.get(key) for key in keys] for row in means], "Pictures are synthesized.")
     print(report.markdown(table))
     header = {"benchmark": args.command, "set": args.set_name, "protocol": how.protocols[0].told()}
     header |= versions_and_device()
-    print(f"pictures synthesised; {facts(header)}")
+    print(f"pictures synthesized; {facts(header)}")
     header |= {"settings": {method: own._asdict() for method, own in settings.items()}}
     header |= {key: getattr(args, key, None) for key in ("noise", "size_level", "kernel_size")}
     plots = []
     if report.drawable():
         figure = plot(means, args.command)
-        with replacing(out.with_suffix(".png")) as temporary:
+        with atomic_write(out.with_suffix(".png")) as temporary:
             figure.savefig(temporary, dpi=110)
         print(f"-> {out.with_suffix('.png')}")
         plots = [("By condition", figure)]
@@ -153,7 +153,7 @@ def plot(means: Sequence[dict[str, Any]], title: str) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     conditions = list(dict.fromkeys(row["condition"] for row in means))
     for axis, key in zip(figure.subplots(1, 3), ("psnr", "ssim", "vif")):
-        # a method has one colour in all panels, also where another has no value
+        # a method has one color in all panels, also where another has no value
         for i, method in enumerate(dict.fromkeys(row["method"] for row in means)):
             found = {row["condition"]: row.get(key) for row in means if row["method"] == method}
             # rings of several sizes, as values often coincide

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid import images as im
 from jbid.metrics import Aligned, align
+from jbid.ops.color import luma, studio_luma
 
 BORDER = 15
 
@@ -20,19 +20,19 @@ class Protocol(NamedTuple):
     name: str
     description: str
     values: Callable[[NDArray], NDArray]
-    colour: bool = False  # whether all channels are compared
+    color: bool = False  # whether all channels are compared
     max_shift: int = 10
     border: int = BORDER
 
     def score(self, image: NDArray, sharp: NDArray) -> Aligned:
         """`jbid.metrics.align` of what this protocol compares.
 
-        A gray result of a picture in colour counts as that gray in all channels, so that both have one range.
+        A gray result of a picture in color counts as that gray in all channels, so that both have one range.
         """
         if image.shape[-1] < sharp.shape[-1]:
             image = np.repeat(image, sharp.shape[-1], -1)
         elif image.shape[-1] > sharp.shape[-1]:
-            image = im.luma(image)
+            image = luma(image)
         return align(self.values(image), self.values(sharp), max_shift=self.max_shift, border=self.border)
 
     def told(self) -> dict[str, Any]:
@@ -58,9 +58,9 @@ PROTOCOLS = {
         Protocol(
             "sd_matlab",
             "Y of Matlab's rgb2ycbcr, which spans 16 to 235, as in SelfDeblur's scripts; gray pictures as they are",
-            im.studio_luma,
+            studio_luma,
         ),
-        Protocol("sd_fullrange", "full-range BT.601 luma", im.luma),
+        Protocol("sd_fullrange", "full-range BT.601 luma", luma),
         Protocol("rgb_aligned", "all three channels, moved together", _unchanged, True),
         Protocol("rgb_raw", "all three channels", _unchanged, True, 0, 0),
     )

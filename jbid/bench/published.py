@@ -19,7 +19,7 @@ _KERNELS = ("kernel_01", "kernel_02", "kernel_03", "kernel_04", "all")
 # SelfDeblur's paper does not say its largest shift; its published script has 10
 _SD = "sd_matlab, maxshift not stated"
 # no evaluation code is published, and the paper does not say which channels, shift or crop
-_GK = "not stated (colour)"
+_GK = "not stated (color)"
 
 
 def _rows(source: str, protocol: str, groups: tuple[str, ...], table: str) -> list[Row]:

@@ -11,11 +11,13 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid import images as im
 from jbid.bench import report
 from jbid.bench.table import Case, facts, finished, mean, run_cases, strips_of
-from jbid.cli import settings_from, versions_and_device
+from jbid.cli.main import settings_from
 from jbid.data.levin import Item
+from jbid.io.images import list_images, read_image
+from jbid.ops.color import luma
+from jbid.runtime.environment import versions_and_device
 
 
 def no_reference(blurred: NDArray, restored: NDArray) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def no_reference(blurred: NDArray, restored: NDArray) -> dict[str, Any]:
 
     row = {}
     for end, picture in (("_blurred", blurred), ("", restored)):
-        gray = im.luma(picture)[..., 0].astype(float)
+        gray = luma(picture)[..., 0].astype(float)
         row[f"blur_effect{end}"] = float(blur_effect(gray))
         row[f"noise{end}"] = float(estimate_sigma(gray))
     return row
@@ -58,7 +60,7 @@ def photos(data: Path | None) -> list[Path]:
         raise ValueError("no --data and no JBID_DATA: expected a folder of photos")
     given = Path(data or os.environ["JBID_DATA"])
     for folder in (given / "lai" / "real", given / "real", given):
-        if found := im.pictures_in(folder):
+        if found := list_images(folder):
             return found
     raise ValueError(f"{given}: no pictures there; give --data a folder of photos")
 
@@ -75,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     if twice := {stem for stem in stems if stems.count(stem) > 1}:
         raise ValueError(f"{files[0].parent}: several pictures are called {twice.pop()!r}; rename one")
     settings = settings_from(args)
-    cases = [Case(Item(path.stem, im.read(path), None, None, 0), settings) for path in files[: args.limit]]
+    cases = [Case(Item(path.stem, read_image(path), None, None, 0), settings) for path in files[: args.limit]]
     out = args.out or Path(f"real_{settings.method}_{settings.preset}.json")
     rows, complete = run_cases(cases, out, args, NoReference())
     if rows and jax.process_index() == 0:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid.cli import write_json
-from jbid.images import replacing
+from jbid.io.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 THUMBNAIL = 220  # pixels of the longer side
 QUALITY = 80  # of their JPEG
@@ -139,11 +139,11 @@ def write_report(
     write_json(out, {**header, **content})
     facts = facts_of(header)
     text = f"# {title}\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts)
-    with replacing(out.with_suffix(".md")) as temporary:
+    with atomic_write(out.with_suffix(".md")) as temporary:
         temporary.write_text(text + "\n" + "\n".join(markdown(table) for table in tables), encoding="utf-8")
     names = [out, out.with_suffix(".md")]
     if drawable():
-        with replacing(out.with_suffix(".html")) as temporary:
+        with atomic_write(out.with_suffix(".html")) as temporary:
             temporary.write_text(page(title, facts, tables, plots, strips), encoding="utf-8")
         names.append(out.with_suffix(".html"))
     else:
@@ -152,7 +152,7 @@ def write_report(
 
 
 # of a run's settings, what a reader looks for first; all of them are in the JSON
-TOLD = ("method", "preset", "start", "kernel_size", "patch", "seeds", "seed", "steps", "colour")
+TOLD = ("method", "preset", "start", "kernel_size", "patch", "seeds", "seed", "steps", "color")
 
 
 def facts_of(header: dict[str, Any]) -> list[tuple[str, str]]:

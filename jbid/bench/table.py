@@ -17,35 +17,33 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jbid import images as im
-from jbid.auto import support
 from jbid.bench import report
-from jbid.bench.board import Board, board
 from jbid.bench.protocols import PROTOCOLS, Protocol, protocol
 from jbid.bench.published import PUBLISHED
-from jbid.cli import (
-    INTERRUPTED,
-    identity,
-    interruptible,
-    launch,
-    my_share,
-    out_dir,
-    read_json,
-    settings_from,
-    versions_and_device,
-    wait_for_others,
-    write_json,
-)
+from jbid.bench.tensorboard import Board, board
+from jbid.cli.main import INTERRUPTED, settings_from
 from jbid.data import lai, levin
-from jbid.data.levin import Item, resized
+from jbid.data.levin import Item, resize_item
 from jbid.data.synthetic import Synthetic
-from jbid.deblur import Deblurred, Task, check_finish, prepare, rooms
+from jbid.deconvolution.tiled import deconvolve_tiled
+from jbid.io.files import make_folder, read_json, write_json
+from jbid.io.images import read_image, read_kernel, write_image, write_kernel
 from jbid.metrics import Aligned, kernel_similarity, lpips, vif
-from jbid.settings import Settings
-from jbid.tiles import finish_large
+from jbid.ops.color import luma
+from jbid.ops.kernels import support
+from jbid.pipeline.config import Config
+from jbid.pipeline.grouping import padded_shapes
+from jbid.pipeline.launch import launch
+from jbid.pipeline.prepare import PreparedImage, check_deconvolve, prepare
+from jbid.pipeline.resume import identity
+from jbid.pipeline.solve import Restoration
+from jbid.runtime.console import interruptible
+from jbid.runtime.distributed import local_share, wait_for_all
+from jbid.runtime.environment import versions_and_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 OTHER_SHIFT = 5  # Levin's own; SelfDeblur's script uses 10
 
@@ -72,8 +70,8 @@ class Scoring(NamedTuple):
         """The scores of the network's own image, where it shows the whole picture."""
         if image is None or item.sharp is None or image.shape[:2] != item.sharp.shape[:2]:
             return {}
-        # luma alone says nothing of the colours that some protocols compare
-        if self.protocols[0].colour and image.shape[2] != item.sharp.shape[2]:
+        # luma alone says nothing of the colors that some protocols compare
+        if self.protocols[0].color and image.shape[2] != item.sharp.shape[2]:
             return {}
         value = self.protocols[0].score(np.round(image * 255) / 255, item.sharp)
         return {"psnr_network": value.psnr, "ssim_network": value.ssim}
@@ -90,7 +88,7 @@ class Scores(TypingProtocol):
 
 
 def score(item: Item, image: np.ndarray, kernel: np.ndarray | None, how: Scoring) -> dict[str, Any]:
-    """One row of the table for a result (h, w, c) in [0, 1], in colour where the protocol looks at colour."""
+    """One row of the table for a result (h, w, c) in [0, 1], in color where the protocol looks at color."""
     assert item.sharp is not None and item.kernel is not None
     main, *others = how.protocols
     best = main.score(image, item.sharp)
@@ -108,14 +106,14 @@ def _more(item: Item, image: np.ndarray, best: Aligned, how: Scoring) -> dict[st
     assert item.sharp is not None and item.kernel is not None
     main = how.protocols[0]
     # what error ratios are relative to
-    known = finish_large(item.blurred if main.colour else im.luma(item.blurred), item.kernel)
+    known = deconvolve_tiled(item.blurred if main.color else luma(item.blurred), item.kernel)
     known_score = main.score(known, item.sharp)
     blurred = main.score(item.blurred, item.sharp)
     gray = PROTOCOLS["sd_fullrange"]._replace(max_shift=main.max_shift, border=main.border)
     pairs = {"": image, "_blurred": item.blurred}
     shown = {end: gray.score(x, item.sharp).image[..., 0] for end, x in pairs.items()}
     rows, columns = (slice(main.border, n - main.border) for n in item.sharp.shape[:2])
-    inner = im.luma(item.sharp)[rows, columns, 0]
+    inner = luma(item.sharp)[rows, columns, 0]
     row: dict[str, Any] = {
         "error_ratio": best.squared_error / known_score.squared_error,
         "psnr_blurred": blurred.psnr,
@@ -288,7 +286,7 @@ class Case(NamedTuple):
     """An image and what to do with it."""
 
     item: Item
-    settings: Settings
+    settings: Config
     kernel: np.ndarray | None = None  # where it is told
     room: tuple[int, int] | None = None  # rows and columns of `jbid.deblur.rooms`
 
@@ -339,7 +337,7 @@ def loaded(args: argparse.Namespace, data: ImageSet) -> list[Item]:
     if not 0 < scale <= 1:
         raise ValueError(f"got --scale {scale}, expected a number above 0, at most 1")
     names = chosen_names(args, data)
-    return [item if scale == 1 else resized(item, scale) for item in data.load(args.data, names)]
+    return [item if scale == 1 else resize_item(item, scale) for item in data.load(args.data, names)]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -382,10 +380,10 @@ def strips_of(cases: Sequence[Case], rows: Sequence[dict[str, Any]], folder: Pat
 
 def strip(item: Item, row: dict[str, Any], folder: Path) -> report.Strip:
     """One image's panels, with what of it lies in the folder of results."""
-    panels = [("blurred", item.blurred), ("restored", im.read(result_file(folder, item.name)))]
+    panels = [("blurred", item.blurred), ("restored", read_image(result_file(folder, item.name)))]
     panels += [] if item.sharp is None else [("sharp", item.sharp)]
     kernel = folder / f"{item.name}_k.png"
-    panels += [("kernel found", report.kernel_panel(im.read_kernel(kernel)))] if kernel.is_file() else []
+    panels += [("kernel found", report.kernel_panel(read_kernel(kernel)))] if kernel.is_file() else []
     panels += [] if item.kernel is None else [("kernel", report.kernel_panel(item.kernel))]
     words = [f"{row['psnr']:.2f} dB"] if "psnr" in row else []
     words += [str(row["chosen"])] if row.get("chosen") else []
@@ -401,7 +399,7 @@ def result_file(folder: Path, name: str) -> Path:
 def finished(complete: bool, out: Path) -> int:
     """The exit code; what was kept for resuming is cleared away where all is done."""
     # who leaves ends the run of the others
-    wait_for_others("report")
+    wait_for_all("report")
     if not complete:
         print("not complete; --resume with the same arguments goes on from here")
         return INTERRUPTED
@@ -425,21 +423,21 @@ def run_cases(
     With --resume, rows of the same settings and pictures are taken from there, scored anew where that is asked for
     otherwise. Of several processes each does its share and finds the rows of the others in the folder in the end.
     """
-    folder = out_dir(out.parent / out.stem)
+    folder = make_folder(out.parent / out.stem)
     batch = args.batch or (1 if jax.default_backend() == "cpu" else 4) * jax.local_device_count()
     for case in cases:
-        check_finish(case.settings, case.item.blurred.shape)
+        check_deconvolve(case.settings, case.item.blurred.shape)
     rows: dict[str, dict[str, Any]] = {}
     groups: dict[tuple, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.launch, []).append(case)
-    # those that can share a program are neighbours, so that they can share a launch
+    # those that can share a program are neighbors, so that they can share a launch
     ready = []
     for same_settings in groups.values():
-        room = rooms([case.item.blurred.shape for case in same_settings], same_settings[0].settings)
+        room = padded_shapes([case.item.blurred.shape for case in same_settings], same_settings[0].settings)
         ready += [case._replace(room=room[case.item.blurred.shape[:2]]) for case in same_settings]
     ready.sort(key=lambda case: (case.room, case.launch), reverse=True)
-    mine = my_share(ready)
+    mine = local_share(ready)
     place = {case.item.name: i for i, case in enumerate(cases)}
     items = {case.item.name: case.item for case in cases}
     with (
@@ -475,7 +473,7 @@ def run_cases(
                 for row in () if asked else _solved(alike[i : i + batch], folder, args, how, asked, events):
                     show(row)
     if jax.process_count() > 1:
-        wait_for_others("rows")
+        wait_for_all("rows")
         for case in cases:
             row = read_json(folder / f"{case.item.name}.json")
             if row.get("identity") == case.identity and row.get("scoring") == how.told():
@@ -486,12 +484,12 @@ def run_cases(
 
 def _scored(item: Item, folder: Path, how: Scores) -> dict[str, Any]:
     """The scores of what was written: 8 bits, and the kernel scaled by its maximum."""
-    image = im.read(result_file(folder, item.name))
+    image = read_image(result_file(folder, item.name))
     kernel = folder / f"{item.name}_k.png"
     if image.shape[:2] != item.blurred.shape[:2]:
         got, wanted = ("{1}x{0}".format(*x.shape) for x in (image, item.blurred))
         raise ValueError(f"{result_file(folder, item.name)}: got {got} pixels, expected {wanted}")
-    known = im.read_kernel(kernel) if kernel.is_file() else None
+    known = read_kernel(kernel) if kernel.is_file() else None
     return {**how.row(item, image, known), "scoring": how.told()}
 
 
@@ -523,8 +521,8 @@ def _solved(
             return
         for i, answer in zip(at, answers):
             item, task = cases[i].item, tasks[i]
-            im.write(folder / f"{item.name}_x.png", answer.image)
-            im.write_kernel(folder / f"{item.name}_k.png", answer.kernel)
+            write_image(folder / f"{item.name}_x.png", answer.image)
+            write_kernel(folder / f"{item.name}_k.png", answer.kernel)
             row = {"name": item.name, **_scored(item, folder, how), **_sizes(item, answer, task)}
             if args.each_seed and isinstance(how, Scoring):
                 row["psnr_of"] = _each(item, task, answer, how.protocols[0])
@@ -538,7 +536,7 @@ def _solved(
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _sizes(item: Item, answer: Deblurred, task: Task) -> dict[str, Any]:
+def _sizes(item: Item, answer: Restoration, task: PreparedImage) -> dict[str, Any]:
     """The support that was found and the true one: the larger side of what exceeds 5 % of the maximum."""
 
     def extent(kernel):
@@ -553,14 +551,14 @@ def _sizes(item: Item, answer: Deblurred, task: Task) -> dict[str, Any]:
     }
 
 
-def _each(item: Item, task: Task, answer: Deblurred, by: Protocol) -> dict[str, float]:
+def _each(item: Item, task: PreparedImage, answer: Restoration, by: Protocol) -> dict[str, float]:
     """PSNR of `finish` with the kernel of each candidate, to see what the choice without truth costs."""
     assert item.sharp is not None
     scores = {}
-    picture = task.picture if by.colour else im.luma(task.picture)
+    picture = task.picture if by.color else luma(task.picture)
     for candidate, kernel in zip(answer.candidates, answer.kernels):
         if np.isfinite(kernel).all():
-            scores[candidate.name] = by.score(np.round(finish_large(picture, kernel) * 255) / 255, item.sharp).psnr
+            scores[candidate.name] = by.score(np.round(deconvolve_tiled(picture, kernel) * 255) / 255, item.sharp).psnr
     return scores
 
 
@@ -576,7 +574,7 @@ def _score_folder(
         )
     if jax.process_index() > 0:
         # a matter of minutes, which one process does for all
-        wait_for_others("report")
+        wait_for_all("report")
         return 0
     rows: list[dict[str, Any]] = []
     with board(args.tensorboard) as events:
@@ -585,7 +583,7 @@ def _score_folder(
             if args.tensorboard:
                 events.row("images", i, rows[-1], strip(item, rows[-1], args.score).panels)
     header["scored"] = args.score.name
-    cases = [Case(item, Settings()) for item in items]
+    cases = [Case(item, Config()) for item in items]
     tell(args.command, data, args.score.name, rows, header, how, args.out, lambda: strips_of(cases, rows, args.score))
-    wait_for_others("report")
+    wait_for_all("report")
     return 0

@@ -1,4 +1,4 @@
-"""How much the result depends on the initialisation: many seeds of each start, method and image in one launch."""
+"""How much the result depends on the initialization: many seeds of each start, method and image in one launch."""
 
 from __future__ import annotations
 
@@ -16,37 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jbid import images as im
-from jbid import motion
-from jbid.auto import deconvolved, fitted_to, judge
 from jbid.bench import report
-from jbid.bench.board import Board, board
 from jbid.bench.protocols import Protocol, protocol
 from jbid.bench.table import SETS, facts, finished, loaded
-from jbid.checkpoint import Checkpoint
-from jbid.cli import (
-    identity,
-    interruptible,
-    my_share,
-    out_dir,
-    progress,
-    read_json,
-    settings_from,
-    told_of_fewer,
-    versions_and_device,
-    wait_for_others,
-    write_json,
-)
+from jbid.bench.tensorboard import Board, board
+from jbid.cli.main import settings_from
 from jbid.data.levin import Item
-from jbid.data.synthetic import MIXED, centre
-from jbid.deblur import Start, Task, optimised, prepare
-from jbid.metrics import kernel_similarity
-from jbid.score import NO_TERMS, Terms, similarities
-from jbid.settings import Settings, parse_assignment, read_config
-from jbid.tiles import finish_large
+from jbid.data.synthetic import MIXED, crop_center_square
+from jbid.deconvolution.tiled import deconvolve_tiled
+from jbid.engine.checkpoint import Checkpoint
+from jbid.io.files import atomic_write, make_folder, read_json, write_json
+from jbid.kernel_estimation.ranking import NO_TERMS, ScoreTerms, latent_images, rank_candidates
+from jbid.metrics import kernel_similarity, pairwise_similarity
+from jbid.ops import motion
+from jbid.ops.color import luma
+from jbid.ops.kernels import place_kernel
+from jbid.pipeline.config import Config, parse_assignment, read_config
+from jbid.pipeline.prepare import InitialKernel, PreparedImage, prepare
+from jbid.pipeline.resume import identity
+from jbid.pipeline.solve import optimize
+from jbid.runtime.console import interruptible, progress_bar, report_smaller_batch
+from jbid.runtime.distributed import local_share, wait_for_all
+from jbid.runtime.environment import versions_and_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 SEEDS = 32  # of each start, unless told otherwise
 FAILED = 3.0  # error ratio from which on a restoration counts as failed, Levin et al. 2009
@@ -58,7 +53,7 @@ class Cell(NamedTuple):
 
     item: Item
     start: str
-    settings: Settings
+    settings: Config
     perturb: float
 
     @property
@@ -71,7 +66,7 @@ class Cell(NamedTuple):
         return identity(self.settings, self.item.blurred, np.frombuffer(told.encode(), np.uint8))
 
 
-def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
+def starting_kernels(cell: Cell, task: PreparedImage) -> tuple[InitialKernel, ...]:
     """The kernels that the seeds set out from: one for all, or with "perturbed" one for each; none where random.
 
     average: the mean of 1,000 simulated kernels. perturbed: the encoder's, mixed with a simulated kernel that is
@@ -81,19 +76,21 @@ def starting_kernels(cell: Cell, task: Task) -> tuple[Start, ...]:
     if cell.start == "random":
         return ()
     if cell.start == "average":
-        mean = np.asarray(motion.mixture(jax.random.key(0), side, 1000, MIXED)).mean(0)
-        return (Start("average", fitted_to(mean, task.kernel_shape)),)
+        mean = np.asarray(motion.mixed_kernels(jax.random.key(0), side, 1000, MIXED)).mean(0)
+        return (InitialKernel("average", place_kernel(mean, task.kernel_shape)),)
     found = {start.name: start for start in task.starts}
     if cell.start != "perturbed":
         return (found[cell.start],)
     settings = cell.settings
     own = [
-        motion.mixture(jax.random.fold_in(jax.random.key(settings.seed + s), 1), side, 1, MIXED)[0]
+        motion.mixed_kernels(jax.random.fold_in(jax.random.key(settings.seed + s), 1), side, 1, MIXED)[0]
         for s in range(settings.seeds)
     ]
     known = found["encoder"].kernel
     return tuple(
-        Start(f"perturbed {s}", (1 - cell.perturb) * known + cell.perturb * fitted_to(np.asarray(k), task.kernel_shape))
+        InitialKernel(
+            f"perturbed {s}", (1 - cell.perturb) * known + cell.perturb * place_kernel(np.asarray(k), task.kernel_shape)
+        )
         for s, k in enumerate(own)
     )
 
@@ -108,26 +105,26 @@ def run_cell(
     task = prepare(item.blurred, settings._replace(start=needed))
     task = task._replace(starts=starting_kernels(cell, task))
 
-    with progress(cell.name, settings.steps, asked) as on_chunk:
-        options: dict[str, Any] = {"memory": memory, "on_chunk": on_chunk, "on_fewer": told_of_fewer(cell.name)}
-        result = optimised([task], settings, checkpoint=checkpoint, **options)
+    with progress_bar(cell.name, settings.steps, asked) as on_chunk:
+        options: dict[str, Any] = {"memory": memory, "on_chunk": on_chunk, "on_fewer": report_smaller_batch(cell.name)}
+        result = optimize([task], settings, checkpoint=checkpoint, **options)
     if not result.complete:
         return None
     events.losses(cell.name, result.losses[:, 0])
     kernels, networks = (np.asarray(x)[0] for x in (result.restored.kernel, result.restored.image))
-    gray = im.luma(task.observed)[..., 0]
+    gray = luma(task.observed)[..., 0]
     sound = np.where(np.isfinite(kernels), kernels, 0)
     names = [f"seed {settings.seed + s}" for s in range(settings.seeds)]
-    shown = [im.luma(x)[..., 0] for x in networks]
-    judged = judge(gray, deconvolved(gray, list(sound)), kernels, names, shown)
+    shown = [luma(x)[..., 0] for x in networks]
+    judged = rank_candidates(gray, latent_images(gray, list(sound)), kernels, names, shown)
 
-    picture = item.blurred if by.colour else im.luma(item.blurred)
-    known = by.score(finish_large(picture, item.kernel), item.sharp)
+    picture = item.blurred if by.color else luma(item.blurred)
+    known = by.score(deconvolve_tiled(picture, item.kernel), item.sharp)
     seeds = []
     whole = task.observed.shape[:2] == item.sharp.shape[:2]
     for s, (candidate, kernel) in enumerate(zip(judged, kernels)):
         finite = bool(np.isfinite(kernel).all())
-        best = by.score(np.round((finish_large(picture, kernel) if finite else picture) * 255) / 255, item.sharp)
+        best = by.score(np.round((deconvolve_tiled(picture, kernel) if finite else picture) * 255) / 255, item.sharp)
         told: dict[str, Any] = {"seed": settings.seed + s, "psnr": best.psnr, "ssim": best.ssim}
         if whole and np.isfinite(networks[s]).all():
             own = by.score(np.round(networks[s] * 255) / 255, item.sharp)
@@ -163,7 +160,7 @@ def choice(row: dict[str, Any], alike: NDArray, rule: str, at: NDArray[np.int64]
             return seed["loss"] is None, seed["loss"] or 0.0
         others = [j for j in at if j != i]
         agreement = float(np.mean(alike[i, others])) if others else 0.0
-        terms = Terms(**seed["terms"]) if seed["refused"] != "not a number" else NO_TERMS
+        terms = ScoreTerms(**seed["terms"]) if seed["refused"] != "not a number" else NO_TERMS
         return seed["refused"] is not None, terms._replace(disagreement=-agreement).score
 
     return min(at, key=rank)
@@ -171,7 +168,7 @@ def choice(row: dict[str, Any], alike: NDArray, rule: str, at: NDArray[np.int64]
 
 def agreements(kernels: NDArray) -> NDArray[np.float64]:
     """The similarity of each pair of seeds' kernels (seeds, kh, kw); what is no number is like nothing."""
-    return similarities(list(np.where(np.isfinite(kernels), kernels, 0)))
+    return pairwise_similarity(list(np.where(np.isfinite(kernels), kernels, 0)))
 
 
 def regrets(row: dict[str, Any], alike: NDArray, rule: str, count: int) -> float:
@@ -247,7 +244,10 @@ def _cells(args: argparse.Namespace) -> list[Cell]:
         if not 64 <= args.crop <= least:
             raise ValueError(f"got --crop {args.crop}, expected 64 to {least} pixels, the shorter side")
         items = [
-            item._replace(blurred=centre(item.blurred, args.crop), sharp=centre(np.asarray(item.sharp), args.crop))
+            item._replace(
+                blurred=crop_center_square(item.blurred, args.crop),
+                sharp=crop_center_square(np.asarray(item.sharp), args.crop),
+            )
             for item in items
         ]
     cells = []
@@ -269,7 +269,7 @@ def main(args: argparse.Namespace) -> int:
     by = protocol(args.protocol, args.maxshift)
     cells = _cells(args)
     out = args.out or Path(f"variance_{args.set_name}.json")
-    folder = out_dir(out.parent / out.stem)
+    folder = make_folder(out.parent / out.stem)
     rows: dict[str, dict[str, Any]] = {}
 
     def kept(cell):
@@ -277,7 +277,7 @@ def main(args: argparse.Namespace) -> int:
         same = row.get("identity") == cell.identity and row.get("scoring") == by.told()
         return row if same and (folder / f"{cell.name}.npz").is_file() else None
 
-    mine = my_share(cells)
+    mine = local_share(cells)
     with (
         interruptible() as asked,
         board(args.tensorboard) as events,
@@ -294,7 +294,7 @@ def main(args: argparse.Namespace) -> int:
                 made = run_cell(cell, by, checkpoint, asked, args.memory, events)
                 if made:
                     row, kernels = made
-                    with im.replacing(folder / f"{cell.name}.npz") as temporary:
+                    with atomic_write(folder / f"{cell.name}.npz") as temporary:
                         np.savez_compressed(temporary, kernels=kernels)
                     write_json(folder / f"{cell.name}.json", row)
                     shutil.rmtree(place, ignore_errors=True)
@@ -304,7 +304,7 @@ def main(args: argparse.Namespace) -> int:
                     events.row(cell.name, told["seed"], told)
                 bar.update()
     if jax.process_count() > 1:
-        wait_for_others("rows")
+        wait_for_all("rows")
         rows = {cell.name: row for cell in cells if (row := kept(cell))}
     found = [rows[cell.name] for cell in cells if cell.name in rows]
     if found and jax.process_index() == 0:
@@ -342,16 +342,16 @@ def _report(
         plots = [("PSNR of the seeds", _distributions(rows))]
         plots += [("Loss, score and PSNR", _against(rows)), ("Regret of the choice", _regret_plot(rows, alike))]
         for (_, figure), end in zip(plots, ("", "_loss", "_regret")):
-            with im.replacing(out.with_name(f"{out.stem}{end}.png")) as temporary:
+            with atomic_write(out.with_name(f"{out.stem}{end}.png")) as temporary:
                 figure.savefig(temporary, dpi=110)
     strips = (_strip(row, kernels[row["name"]]) for row in rows)
     content = {"summary": summaries, "launches": rows}
-    title = f"Initialisations: {cells[0].settings.seeds} seeds, {args.set_name}"
+    title = f"Initializations: {cells[0].settings.seeds} seeds, {args.set_name}"
     report.write_report(out, title, header, content, [table], plots, strips)
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """One line for each seed, to analyse further."""
+    """One line for each seed, to analyze further."""
     lines = []
     for row in rows:
         shared = {
@@ -361,7 +361,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         for seed in row["seeds"]:
             lines.append(shared | {k: v for k, v in seed.items() if k != "terms"} | seed["terms"])
     names = list(dict.fromkeys(name for line in lines for name in line))
-    with im.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(lines)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jbid import images
+from jbid.io.images import read_image
+from jbid.ops.color import luma
 
 KEPT_APART = 20  # each so manieth photo is not trained on
 ROUNDS = 10_000  # over all photos; grain counts items in 64 bits and an endless repetition overflows
@@ -32,7 +33,7 @@ class _Folder:
         return len(self._files)
 
     def __getitem__(self, i: int) -> NDArray[np.float32]:
-        return images.read(self._files[i])
+        return read_image(self._files[i])
 
 
 class _Part:
@@ -72,7 +73,7 @@ def _picture(record: Any) -> NDArray[np.float32]:
     return record
 
 
-def turned(part: NDArray, rng: np.random.Generator) -> NDArray:
+def random_flip(part: NDArray, rng: np.random.Generator) -> NDArray:
     """A square picture turned by a multiple of 90 degrees and mirrored, or not, at random."""
     part = np.rot90(part, int(rng.integers(4)))
     return np.ascontiguousarray(part[:, ::-1] if rng.integers(2) else part)
@@ -93,7 +94,7 @@ def crop(picture: NDArray[np.float32], rng: np.random.Generator, side: int) -> N
         channels = (Image.fromarray(channel) for channel in np.moveaxis(picture, -1, 0))
         larger = [np.asarray(channel.resize(shape, Image.Resampling.BICUBIC)) for channel in channels]
         picture = np.stack(larger, -1).clip(0, 1)
-    return turned(picture[place(picture.shape, side, rng)], rng)
+    return random_flip(picture[place(picture.shape, side, rng)], rng)
 
 
 def rgb(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -126,10 +127,10 @@ def endless(source: Any, seed: int) -> Any:
     return map_dataset().source(source).seed(seed).shuffle().repeat(ROUNDS)
 
 
-def crops(name: str, side: int, seed: int, *, held_out: bool | None = False, colour: bool = False) -> Any:
+def crops(name: str, side: int, seed: int, *, held_out: bool | None = False, color: bool = False) -> Any:
     """Crops of luma, (side, side) float32 in [0, 1], as a `grain.MapDataset`: item i is the same in every run.
 
-    With `colour` they are (side, side, 3). `name` is a folder, searched with its subfolders, or a TFDS data set, with
+    With `color` they are (side, side, 3). `name` is a folder, searched with its subfolders, or a TFDS data set, with
     its split after a colon ("train" if there is none), read by `tfds.data_source` without TensorFlow; it must have been
     prepared. Photos come in an order that is shuffled anew in each round. Every twentieth photo is kept apart, for
     `held_out` (`apart`); None takes all. Raises ValueError where there is neither.
@@ -138,7 +139,7 @@ def crops(name: str, side: int, seed: int, *, held_out: bool | None = False, col
     if not len(source):
         raise ValueError(f"{name}: no photos there")
     data = endless(_Part(source, apart(len(source), held_out)), seed)
-    if colour:
+    if color:
         return data.map(lambda record: rgb(_picture(record))).random_map(lambda x, rng: crop(x, rng, side))
-    gray = data.map(lambda record: images.luma(_picture(record)))
+    gray = data.map(lambda record: luma(_picture(record)))
     return gray.random_map(lambda x, rng: crop(x, rng, side)[..., 0])

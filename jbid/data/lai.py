@@ -1,4 +1,4 @@
-"""The uniform set of Lai, Huang, Hu, Ahuja and Yang (CVPR 2016): 25 scenes, 4 kernels, 100 blurred colour images."""
+"""The uniform set of Lai, Huang, Hu, Ahuja and Yang (CVPR 2016): 25 scenes, 4 kernels, 100 blurred color images."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def files(folder: Path, name: str) -> tuple[tuple[Path, Path, Path], bool]:
 
 
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
-    """The named images in colour, kernels turned to those of a true convolution. Raises ValueError for others."""
+    """The named images in color, kernels turned to those of a true convolution. Raises ValueError for others."""
     folder = root(data)
     return [read_item(name, *files(folder, name)) for name in names]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 from skimage.transform import resize
 
-from jbid import images
+from jbid.io.images import read_image, read_kernel
 
 NAMES = tuple(f"im{i}_kernel{k}_img" for i in range(1, 5) for k in range(1, 9))
 # what SelfDeblur's script for these images is given as the size of kernels 1 to 8
@@ -38,7 +38,7 @@ def groups(name: str) -> dict[str, str]:
     return {"image": image, "kernel": kernel}
 
 
-def resized(item: Item, scale: float) -> Item:
+def resize_item(item: Item, scale: float) -> Item:
     """The item with all its parts at another scale, below one: pixels are averaged, the kernel again sums to one.
 
     A picture and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
@@ -48,7 +48,7 @@ def resized(item: Item, scale: float) -> Item:
     blurred, sharp = (
         resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
     )
-    # about its centre and by the very scale, in a frame of odd sides; smoothed as `resize` does against aliasing
+    # about its center and by the very scale, in a frame of odd sides; smoothed as `resize` does against aliasing
     sides = [max(3, math.ceil(n * scale) | 1) for n in item.kernel.shape]
     smooth = gaussian_filter(item.kernel, max(0, (1 / scale - 1) / 2), mode="constant")
     offset = [(n - 1) / 2 - (side - 1) / 2 / scale for n, side in zip(item.kernel.shape, sides)]
@@ -88,7 +88,7 @@ def files(folder: Path, name: str) -> tuple[tuple[Path, Path, Path], bool]:
 
 def read_item(name: str, paths: Sequence[Path], convolved: bool, kernel_size: int | None = None) -> Item:
     """The item of three files as `files` has them; its size is the kernel file's if there is no other."""
-    blurred, sharp, kernel = images.read(paths[0]), images.read(paths[1]), images.read_kernel(paths[2])
+    blurred, sharp, kernel = read_image(paths[0]), read_image(paths[1]), read_kernel(paths[2])
     kernel = kernel if convolved else kernel[::-1, ::-1]
     return Item(name, blurred, sharp, kernel, kernel_size or max(kernel.shape) | 1)
 

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid import images, motion
-from jbid.blur import blur
-from jbid.data.crops import KEPT_APART, apart, crop, crops, endless, files, map_dataset, place, rgb, turned
-from jbid.run import compiled
+from jbid.data.crops import KEPT_APART, apart, crop, crops, endless, files, map_dataset, place, random_flip, rgb
+from jbid.io.images import read_image, read_kernel
+from jbid.ops import motion
+from jbid.ops.conv import blur
+from jbid.runtime.compile import jit
 
 FRAMES = (5, 15)  # so many are averaged
 CACHE = 1 << 30  # bytes of frames that are kept in memory
@@ -30,7 +31,7 @@ class Pair(NamedTuple):
     blurred: NDArray[np.float32]
 
 
-def paired(folder: Path) -> list[tuple[Path, Path]]:
+def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Files of a sharp and a blurred picture each, in a folder with its subfolders.
 
     Either `sharp/NAME` beside `blur/NAME`, as in GoPro, or `X_sharp.EXT` beside `X_blur.EXT`.
@@ -49,12 +50,12 @@ def paired(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
-    found = paired(folder)
+    found = find_pairs(folder)
     if not found:
         raise ValueError(f"{folder}: no pairs there; expected sharp/NAME and blur/NAME, or X_sharp.png and X_blur.png")
 
     def read(i: int) -> NDArray[np.float32]:
-        sharp, blurred = (images.read(path) for path in found[i])
+        sharp, blurred = (read_image(path) for path in found[i])
         if sharp.shape[:2] != blurred.shape[:2]:
             raise ValueError(f"{found[i][1]}: the blurred picture and the sharp one are of different sizes")
         return np.concatenate([rgb(sharp), rgb(blurred)], -1)
@@ -68,7 +69,7 @@ def clips(folder: Path) -> list[list[Path]]:
 
     Files of a pair (`paired`) are no frames.
     """
-    pairs_there = {path for pair in paired(folder) for path in pair}
+    pairs_there = {path for pair in find_pairs(folder) for path in pair}
 
     def numbers(path: Path) -> list:
         return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
@@ -81,10 +82,10 @@ def clips(folder: Path) -> list[list[Path]]:
 
 
 def _frame(path: Path) -> NDArray[np.uint8]:
-    return np.round(rgb(images.read(path)) * 255).astype(np.uint8)
+    return np.round(rgb(read_image(path)) * 255).astype(np.uint8)
 
 
-def averaged(frames: Sequence[NDArray[np.uint8]], gamma: float = GAMMA) -> NDArray[np.float32]:
+def average_frames(frames: Sequence[NDArray[np.uint8]], gamma: float = GAMMA) -> NDArray[np.float32]:
     """What a camera sees over several frames: (mean of frame^gamma)^(1/gamma) (Tran et al. 2021, section 2.3)."""
     light = (np.arange(256, dtype=np.float32) / 255) ** gamma
     mean = sum(light[frame] for frame in frames) / len(frames)
@@ -117,8 +118,8 @@ def _averages(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
             raise ValueError(f"{span[first]}: smaller than the crops, {side} pixels")
         at = place(frames[0].shape, side, rng)
         parts = [frame[at] for frame in frames]
-        both = np.concatenate([np.float32(parts[n // 2] / 255), averaged(parts)], -1)
-        both = turned(both, rng)
+        both = np.concatenate([np.float32(parts[n // 2] / 255), average_frames(parts)], -1)
+        both = random_flip(both, rng)
         return Pair(both[..., :3], both[..., 3:])
 
     return endless(starts, seed).random_map(made)
@@ -127,21 +128,21 @@ def _averages(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
 @functools.lru_cache(maxsize=8)
 def _blurrer(size: int, model: str):
     def made(seed, sharp):
-        return blur(sharp, motion.kernels(jax.random.key(seed), size, 1, model)[0])
+        return blur(sharp, motion.motion_kernels(jax.random.key(seed), size, 1, model)[0])
 
-    return compiled(made)
+    return jit(made)
 
 
 @functools.cache
 def _convolver():
-    return compiled(blur)
+    return jit(blur)
 
 
 def _convolved(
     name: str, side: int, seed: int, held_out: bool | None, size: int, shares: Mapping[str, float], kernels: str
 ) -> Any:
     """Photos blurred with simulated kernels of `size`, or with those in the folder `kernels`, true convolution."""
-    known = [images.read_kernel(path) for path in files(Path(kernels))] if kernels else []
+    known = [read_kernel(path) for path in files(Path(kernels))] if kernels else []
     if kernels and not known:
         raise ValueError(f"{kernels}: no kernels there")
     margin = max((max(k.shape) for k in known), default=size)
@@ -149,7 +150,7 @@ def _convolved(
     if margin % 2 == 0:
         raise ValueError(f"{kernels or size}: the largest kernel has an even side, expected an odd one")
 
-    chances = motion.chances(shares)
+    chances = motion.normalize_shares(shares)
 
     def made(sharp: NDArray[np.float32], rng: np.random.Generator) -> Pair:
         if known:
@@ -160,7 +161,7 @@ def _convolved(
         half = margin // 2
         return Pair(sharp[half : half + side, half : half + side], np.asarray(blurred))
 
-    return crops(name, side + margin - 1, seed, held_out=held_out, colour=True).random_map(made)
+    return crops(name, side + margin - 1, seed, held_out=held_out, color=True).random_map(made)
 
 
 def pairs(

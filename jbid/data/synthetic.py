@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid import images, motion
-from jbid.blur import blur, crop_centre
 from jbid.data.levin import Item
-from jbid.noise import MODELS, parse_noise
+from jbid.io.images import list_images, read_image
+from jbid.ops import motion
+from jbid.ops.conv import blur, crop_center
+from jbid.ops.noise import NOISE_MODELS, parse_noise
 
 # what the kernels of jbid's own trainings are drawn from
 MIXED = {"camera": 0.8, "trajectory": 0.1, "gaussian_process": 0.1}
 
 
-def synthesised(item: Item, noise: str | None, seed: int, *, blurred: bool = True) -> Item:
+def synthesize(item: Item, noise: str | None, seed: int, *, blurred: bool = True) -> Item:
     """The item with a picture made from its truth; the noise depends on the seed, the item's name and the model."""
     assert item.sharp is not None and item.kernel is not None
     x = jnp.asarray(item.sharp)
@@ -30,12 +31,12 @@ def synthesised(item: Item, noise: str | None, seed: int, *, blurred: bool = Tru
     if noise:
         model, level = parse_noise(noise)
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{item.name} {noise}".encode()))
-        y = MODELS[model](key, y, level)
+        y = NOISE_MODELS[model](key, y, level)
     y = np.round(np.clip(np.asarray(y), 0, 1) * 255) / np.float32(255)
-    return item._replace(blurred=y, sharp=np.asarray(crop_centre(x, k.shape)), kernel=np.asarray(k))
+    return item._replace(blurred=y, sharp=np.asarray(crop_center(x, k.shape)), kernel=np.asarray(k))
 
 
-def centre(picture: NDArray, side: int) -> NDArray:
+def crop_center_square(picture: NDArray, side: int) -> NDArray:
     """The middle of a picture (h, w, ...), at most `side` pixels in each direction."""
     top, left = (max(0, n - side) // 2 for n in picture.shape[:2])
     return picture[top : top + side, left : left + side]
@@ -59,7 +60,7 @@ class Synthetic(NamedTuple):
     @property
     def NAMES(self) -> tuple[str, ...]:
         """One for each picture, size and kernel. Raises ValueError where the folder has no pictures."""
-        found = images.pictures_in(Path(self.folder))
+        found = list_images(Path(self.folder))
         if not found:
             raise ValueError(f"{self.folder}: no pictures there; give --data a folder of sharp photos")
         return tuple(f"{p.name}__{size}_{j}" for p in found for size in self.sizes for j in range(self.kernels))
@@ -77,7 +78,7 @@ class Synthetic(NamedTuple):
                 raise ValueError(f"no image is called {name!r}; names go from {known[0]} to {known[-1]}")
             file, _, rest = name.rpartition("__")
             size = int(rest.partition("_")[0])
-            sharp = centre(images.read(Path(self.folder) / file), self.crop + size - 1)
+            sharp = crop_center_square(read_image(Path(self.folder) / file), self.crop + size - 1)
             if min(sharp.shape[:2]) < 2 * size:
                 h, w = sharp.shape[:2]
                 raise ValueError(
@@ -85,6 +86,6 @@ class Synthetic(NamedTuple):
                 )
             key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
             shares = MIXED if self.model == "mixed" else {self.model: 1.0}
-            kernel = np.asarray(motion.mixture(key, size, 1, shares))[0]
-            items.append(synthesised(Item(name, sharp, sharp, kernel, size), self.noise, self.seed))
+            kernel = np.asarray(motion.mixed_kernels(key, size, 1, shares))[0]
+            items.append(synthesize(Item(name, sharp, sharp, kernel, size), self.noise, self.seed))
         return items

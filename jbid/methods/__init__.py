@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jbid.methods import explore as _explore
 from jbid.methods import gkpile as _gkpile
 from jbid.methods import robust as _robust
 from jbid.methods import selfdeblur as _selfdeblur
+from jbid.methods.explore import method as _explore
 from jbid.types import Method
 
 METHODS: dict[str, Callable[..., Method]] = {

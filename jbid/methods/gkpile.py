@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jbid import losses, weights
-from jbid.nets.dcgan import LATENT, KernelGenerator
+from jbid import losses
+from jbid.engine.deep_prior import deep_prior
+from jbid.engine.fitting import fit_kernel
+from jbid.engine.generators import compute_dtype, fixed, kernel_shape, latent_shape, network_generator
+from jbid.engine.optimizers import adam
+from jbid.engine.wrappers import early_stopping
+from jbid.io import weights
+from jbid.nets.kernel_gan import LATENT, KernelGenerator
 from jbid.nets.skip import Skip
-from jbid.prior import adam, compute_dtype, deep_prior, fitted_kernel, fixed, kernel_shape, latent_shape, uniform_code
-from jbid.transforms import early_stopping
 from jbid.types import Estimate, Generator, Method, Params
 
 # of Adam's in each space, for as close a kernel as can be had in FIT_STEPS: benchmarks/kernel_prior.py
@@ -24,11 +28,11 @@ FIT_STEPS = 500
 
 def kernel_sizes(options: dict[str, Any]) -> list[int]:
     """The kernel sizes, ascending, that there is a generator for among the weights that the options name."""
-    return weights.sizes("generator", weights.folder_of(options["weights"]))
+    return weights.sizes("generator", weights.weights_folder(options["weights"]))
 
 
 def latent_kernel(size: int, variables: Params, space: str, *, fit_steps: int = FIT_STEPS) -> Generator:
-    """k = G^(w)(w), w = g1(z) being optimised, or k = G(z) with z, or z and the generator's weights, optimised.
+    """k = G^(w)(w), w = g1(z) being optimized, or k = G(z) with z, or z and the generator's weights, optimized.
 
     z ~ N(0, I) at first. `variables` are those of `KernelGenerator`; its norms keep their statistics. Fitting is GAN
     inversion: the cross-entropy of a kernel and k is lowered in `fit_steps` steps from the seed's own z. Raises
@@ -62,7 +66,7 @@ def latent_kernel(size: int, variables: Params, space: str, *, fit_steps: int = 
     return Generator(
         lambda key, blurred: (jax.tree.map(jnp.asarray, start(jax.random.normal(key, (LATENT,)))), {}),
         lambda params, code, key: kernel(params, code),
-        partial(fitted_kernel, kernel, steps=fit_steps, rate=FIT_RATES[space]),
+        partial(fit_kernel, kernel, steps=fit_steps, rate=FIT_RATES[space]),
     )
 
 
@@ -80,7 +84,7 @@ def gkpile(
     loss: Literal["mse_ssim", "mse", "ssim", "huber"] = "mse_ssim",
     ssim_from: int = 500,
     delta: float = 0.05,
-    regulariser: Literal["none", "l1_over_l2", "l1"] = "none",
+    regularizer: Literal["none", "l1_over_l2", "l1"] = "none",
     weight: float = 1e-5,
     image_lr: float = 1e-2,
     kernel_lr: float = 5e-4,
@@ -100,9 +104,9 @@ def gkpile(
     layer's output, non-negative at first and then without bounds. y is (h, w, out_channels).
 
     kernel_size: one of those that there is a pretrained generator for (`kernel_sizes`); smaller kernels lie in its
-    middle. space: what is optimised of the kernel, Table 3: "w", "z", or "z_theta", z and the generator's weights;
+    middle. space: what is optimized of the kernel, Table 3: "w", "z", or "z_theta", z and the generator's weights;
     batch norms keep their statistics in all. weights: a folder of weights in place of the shipped ones. loss:
-    "mse_ssim" is MSE in steps t < ssim_from and 1 - SSIM from then on; "huber" (of width delta), `regulariser` with
+    "mse_ssim" is MSE in steps t < ssim_from and 1 - SSIM from then on; "huber" (of width delta), `regularizer` with
     `weight`, and `stop` with `window` and `patience` are those of `robust`. kernel_hold, schedule, steps, milestones,
     input_noise, dtype: as in `selfdeblur`. kernel: a known kernel of any size, held fixed.
 
@@ -119,7 +123,7 @@ def gkpile(
         if value <= 0:
             raise ValueError(f"got {name} {value}, expected a positive number")
     shape = kernel_shape(kernel_size, kernel)
-    objective = losses.with_regulariser(losses.data_term(loss, ssim_from=ssim_from, delta=delta), regulariser, weight)
+    objective = losses.with_regularizer(losses.data_term(loss, ssim_from=ssim_from, delta=delta), regularizer, weight)
     decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
     net = Skip(
         scales=scales,
@@ -130,7 +134,7 @@ def gkpile(
         dtype=compute_dtype(dtype),
     )
     method = deep_prior(
-        uniform_code(net, partial(latent_shape, shape, 8), noise=input_noise),
+        network_generator(net, partial(latent_shape, shape, 8), noise=input_noise),
         latent_kernel(shape[0], _trained(shape, weights), space) if kernel is None else fixed(kernel),
         loss=objective,
         tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),
@@ -141,11 +145,11 @@ def gkpile(
 def _trained(shape: tuple[int, int], folder: str) -> Params:
     if shape[0] != shape[1]:
         raise ValueError(f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for gkpile")
-    return weights.load(f"generator_{shape[0]}", weights.folder_of(folder))
+    return weights.load(f"generator_{shape[0]}", weights.weights_folder(folder))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(steps=5000, start="encoder", colour="rgb"),
+    "paper": dict(steps=5000, start="encoder", color="rgb"),
     # tuned for two CPU cores: docs/experiments.md
     "quick": dict(
         steps=120,

@@ -9,17 +9,10 @@ from typing import Any, Literal
 from jax import Array
 
 from jbid import losses
+from jbid.engine.deep_prior import deep_prior
+from jbid.engine.generators import compute_dtype, fixed, kernel_generator, kernel_shape, latent_shape, network_generator
+from jbid.engine.optimizers import adam
 from jbid.nets.skip import Skip
-from jbid.prior import (
-    adam,
-    compute_dtype,
-    deep_prior,
-    fixed,
-    kernel_generator,
-    kernel_shape,
-    latent_shape,
-    uniform_code,
-)
 from jbid.types import Estimate, Loss, Method
 
 
@@ -83,7 +76,7 @@ def selfdeblur(
     skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
     image_net = skip(out_channels=out_channels, non_local_from=2 if non_local else None, dtype=compute_dtype(dtype))
     return deep_prior(
-        uniform_code(image_net, partial(latent_shape, shape, 8), noise=input_noise),
+        network_generator(image_net, partial(latent_shape, shape, 8), noise=input_noise),
         kernel_generator(kernel_net, shape, skip, input_noise) if kernel is None else fixed(kernel),
         loss=_loss(loss, ssim_from, tv_weight, squared_tv),
         tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),

@@ -1,4 +1,4 @@
-"""Layers whose values and initialisation match PyTorch's, because the published results depend on both.
+"""Layers whose values and initialization match PyTorch's, because the published results depend on both.
 
 All of them take one image `h w c`, without a leading batch axis: batches of images or seeds are made by `jax.vmap`.
 """
@@ -136,12 +136,12 @@ class Conv(nn.Module):
 
 
 @jax.custom_vjp
-def standardise(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
+def standardize(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
     """(x - mean) / sqrt(var + eps) per channel over the pixels, with the biased variance; in float32 at least."""
-    return _standardise_forward(x, eps)[0]
+    return _standardize_forward(x, eps)[0]
 
 
-def _standardise_forward(x, eps):
+def _standardize_forward(x, eps):
     wide = _exact(x)
     mean = wide.mean((0, 1))
     inverse = jax.lax.rsqrt(jnp.square(wide - mean).mean((0, 1)) + eps)
@@ -149,18 +149,18 @@ def _standardise_forward(x, eps):
     return (wide - mean) * inverse, (x, mean, inverse)
 
 
-def _standardise_backward(residuals, g):
+def _standardize_backward(residuals, g):
     # the closed form needs two reductions and one pass where autodiff makes five
     x, mean, inverse = residuals
     y = (_exact(x) - mean) * inverse
     return ((g - g.mean((0, 1)) - y * (g * y).mean((0, 1))) * inverse).astype(x.dtype), None
 
 
-standardise.defvjp(_standardise_forward, _standardise_backward)
+standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 class Norm(nn.Module):
-    """Batch normalisation in training mode of a batch that is one image: standardise(x) * scale + bias.
+    """Batch normalization in training mode of a batch that is one image: standardize(x) * scale + bias.
 
     Mean and variance are over the pixels of this image alone, so it keeps no running statistics.
     """
@@ -173,7 +173,7 @@ class Norm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", self.scale_init, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        return (standardise(x, self.eps) * scale + bias).astype(x.dtype)
+        return (standardize(x, self.eps) * scale + bias).astype(x.dtype)
 
 
 def max_pool2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
@@ -183,7 +183,7 @@ def max_pool2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
 
 
 def upsample2(x: Float[Array, "h w c"], mode: str = "bilinear") -> Float[Array, "2*h 2*w c"]:
-    """Twice the size: "bilinear" with half-pixel centres (PyTorch's align_corners=False) or "nearest"."""
+    """Twice the size: "bilinear" with half-pixel centers (PyTorch's align_corners=False) or "nearest"."""
     h, w, c = x.shape
     if mode == "nearest":
         return jnp.broadcast_to(x[:, None, :, None], (h, 2, w, 2, c)).reshape(2 * h, 2 * w, c)

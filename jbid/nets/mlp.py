@@ -1,4 +1,4 @@
-"""Fully connected kernel networks with PyTorch's default initialisation."""
+"""Fully connected kernel networks with PyTorch's default initialization."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Linear(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, n]) -> Float[Array, features]:
+    def __call__(self, x: Float[Array, " n"]) -> Float[Array, " features"]:
         init = torch_uniform(x.shape[-1])
         weight = self.param("weight", init, (x.shape[-1], self.features))
         return x @ weight + self.param("bias", init, (self.features,))
@@ -35,7 +35,7 @@ class KernelMLP(nn.Module):
     hidden: Sequence[int] = (1000,)
 
     @nn.compact
-    def __call__(self, z: Float[Array, n]) -> Float[Array, "kh kw"]:
+    def __call__(self, z: Float[Array, " n"]) -> Float[Array, "kh kw"]:
         for i, width in enumerate(self.hidden):
             z = jnp.clip(Linear(width, name=f"hidden{i}")(z), 0, 6)
         z = Linear(self.shape[0] * self.shape[1], name="out")(z)

@@ -12,10 +12,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jbid.nets.dcgan import LATENT
+from jbid.nets.kernel_gan import LATENT
 from jbid.nets.layers import torch_uniform
 
-# He et al. 2015, by the fan out, as torchvision initialises
+# He et al. 2015, by the fan out, as torchvision initializes
 _he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 

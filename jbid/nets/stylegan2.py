@@ -1,7 +1,7 @@
 """The generator of StyleGAN2 (Karras et al., CVPR 2020) with weights in the layout of its PyTorch port.
 
 The names are those of the checkpoints that are commonly passed around (`g_ema` of rosinality's port). Nothing here is
-trained or optimised but the input, so the weights are a plain dictionary and the network two functions.
+trained or optimized but the input, so the weights are a plain dictionary and the network two functions.
 """
 
 from __future__ import annotations

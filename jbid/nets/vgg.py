@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jbid.nets.layers import max_pool2
-from jbid.types import Loss
 
 BLOCKS = (2, 2, 4, 4, 1)  # convolutions up to relu5_1; the first one of each block gives a feature map
-WEIGHTS = (0.2, 0.4, 0.8, 1.0, 3.0)
 
 Layers = Sequence[tuple[Any, Any]]  # kernel (3, 3, in, out) and bias of each convolution
 
@@ -38,13 +36,3 @@ def vgg_features(layers: Layers, image: Float[Array, "h w c"]) -> list[Array]:
             if i == 0:
                 told.append(x)
     return told
-
-
-def perceptual(layers: Layers) -> Loss:
-    """sum_i w_i mean |VGG_i(F(x, k)) - VGG_i(y)| over relu1_1 .. relu5_1, w_i of `WEIGHTS`, as Tran et al. 2021."""
-
-    def loss(estimate, reblurred, blurred, t):
-        pairs = zip(WEIGHTS, vgg_features(layers, reblurred), vgg_features(layers, blurred))
-        return sum(weight * jnp.mean(jnp.abs(a - b)) for weight, a, b in pairs)
-
-    return loss

@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid import images, weights
-from jbid.checkpoint import Checkpoint
-from jbid.run import CHUNK, Progress, compiled
+from jbid.engine.checkpoint import Checkpoint
+from jbid.engine.driver import CHUNK, Progress
+from jbid.io import weights
+from jbid.io.files import atomic_write
+from jbid.io.images import write_image
+from jbid.runtime.compile import jit
 
 
 class Training(NamedTuple):
@@ -41,7 +44,7 @@ class Training(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step changes where one optimiser trains one set of variables."""
+    """What a step changes where one optimizer trains one set of variables."""
 
     key: Any
     variables: Any
@@ -79,7 +82,7 @@ class _Log:
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         # what was written after the checkpoint that is gone on from will be written again
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done] if done else []
-        with images.replacing(self._path) as temporary:
+        with atomic_write(self._path) as temporary:
             temporary.write_text("".join(kept))
         try:
             from tensorboardX import SummaryWriter
@@ -131,14 +134,14 @@ def train(
     elif held.exists() and mark.exists() and mark.read_text() != identity:
         raise ValueError(f"{folder}: holds a training with other settings; choose another --workdir or drop --resume")
     (folder / "samples").mkdir(parents=True, exist_ok=True)
-    with images.replacing(mark) as temporary:
+    with atomic_write(mark) as temporary:
         temporary.write_text(identity)
     key = jax.random.key(seed)
     n = len(training.metrics)
     checkpoint = Checkpoint(held, seconds=seconds)
     saved = checkpoint.load(jax.eval_shape(training.init, key), (n,))
-    state, told, _ = saved or (compiled(training.init)(key), np.zeros((0, n), np.float32), None)
-    step = compiled(training.step, donate_argnums=0)
+    state, told, _ = saved or (jit(training.init)(key), np.zeros((0, n), np.float32), None)
+    step = jit(training.step, donate_argnums=0)
     log = _Log(folder, len(told))
     asked, measured = False, None
     while (t := len(told)) < steps and not asked:
@@ -152,7 +155,7 @@ def train(
         if t % every < CHUNK or t == steps:
             measured = training.measured(state)
             log.write(t, measured)
-            images.write(folder / "samples" / f"{t:06}.png", grid(training.samples(state)))
+            write_image(folder / "samples" / f"{t:06}.png", grid(training.samples(state)))
         if on_chunk:
             asked = bool(on_chunk(Progress(t, steps, told[-1, :1])))
         if asked or t == steps or checkpoint.due():
@@ -174,11 +177,11 @@ def ship(folder: Path, name: str, variables: Mapping[str, Any], about: Mapping[s
     """Write a network to a folder of weights, and into the manifest there its checksum and what it is."""
     folder.mkdir(parents=True, exist_ok=True)
     content = weights.pack(jax.device_get(variables))
-    with images.replacing(folder / f"{name}.npz") as temporary:
+    with atomic_write(folder / f"{name}.npz") as temporary:
         temporary.write_bytes(content)
     entries = weights.manifest(folder)
     entries[f"{name}.npz"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **about}
-    with images.replacing(folder / weights.MANIFEST) as temporary:
+    with atomic_write(folder / weights.MANIFEST) as temporary:
         temporary.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n", encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_datasets as tfds
 
 from jbid.data import lai
-from jbid.data.builders import FROM, features, pairs
+from jbid.data.tfds import FROM, features, pairs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

@@ -1,0 +1,1 @@
+"""jbid.deconvolution."""

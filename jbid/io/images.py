@@ -1,0 +1,175 @@
+"""Reading and writing images and kernels; color."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid.io.files import atomic_write
+from jbid.io.formats import _TEXT, open_image, pillow_metadata, read_deep, read_pillow, write_deep_png, write_tiff
+
+# EXIF tags: orientation; what describes a picture rather than its file; and those of them that are text
+_ORIENTATION = 274
+_DESCRIPTIVE = _TEXT | {34665, 34853}  # with the EXIF and GPS parts
+# how the rows and columns of a file are turned to stand upright, by EXIF orientation
+_UPRIGHT = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}
+
+
+class Photo(NamedTuple):
+    """A picture and what its file says about it, which is carried over to what is written."""
+
+    image: NDArray[np.float32]  # h w c in [0, 1], c = 1 or 3, upright
+    bits: int = 8  # 8 or 16, of the file to be written
+    alpha: NDArray[np.float32] | None = None  # h w in [0, 1]
+    metadata: dict[str, Any] = {}  # icc_profile, exif, xmp: bytes; dpi: a pair
+    notes: tuple[str, ...] = ()  # what was left out or converted, for the user
+
+
+def read_image(path: str | Path) -> NDArray[np.float32]:
+    """The image alone of `read_photo`: float32 (h, w, c) in [0, 1], c = 1 or 3."""
+    return read_photo(path).image
+
+
+def read_photo(path: str | Path) -> Photo:
+    """A picture file, upright by its EXIF orientation.
+
+    8- and 16-bit files are divided by 255 and 65535; floating-point ones (TIFF) must be in [0, 1] already. CMYK becomes
+    sRGB by the file's own profile. Of several frames or pages the first is taken. Raises FileNotFoundError, or
+    ValueError for what is no picture, has NaN or infinite pixels or values out of range.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        file = open_image(path)
+        if file is None:
+            pixels, notes, info, exif = read_deep(path, "TIFF"), [], {}, Image.Exif()
+            if pixels is None:
+                raise ValueError("a TIFF of an unknown kind")
+        else:
+            with file:
+                notes = [f"the first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
+                info = {str(key): value for key, value in file.info.items()}
+                exif = file.getexif()
+                pixels = read_deep(path, file.format)
+                if pixels is None:
+                    pixels, converted = read_pillow(file, info)
+                    notes += converted
+        orientation = exif.pop(_ORIENTATION, 1)
+        if orientation != 1:
+            pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
+    except Exception as error:  # every decoder has exceptions of its own
+        raise ValueError(f"{path}: not an image that can be read") from error
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4) or pixels.size == 0:
+        raise ValueError(f"{path}: got an array of shape {pixels.shape}, expected one gray or color picture")
+    bits = 8 if pixels.dtype in (bool, np.uint8) else 16
+    if np.issubdtype(pixels.dtype, np.integer):
+        # in place: a picture of 45 megapixels has half a gigabyte
+        scale = np.float32(np.iinfo(pixels.dtype).max)
+        pixels = pixels.astype(np.float32)
+        pixels /= scale
+    elif pixels.dtype != bool and not np.isfinite(pixels).all():
+        raise ValueError(f"{path}: has NaN or infinite pixels; replace them first")
+    elif pixels.min() < 0 or pixels.max() > 1:
+        raise ValueError(f"{path}: has floating-point values outside [0, 1]; scale them first")
+    pixels = pixels.astype(np.float32, copy=False)
+    channels = 1 if pixels.shape[-1] <= 2 else 3
+    alpha = pixels[..., -1].copy() if pixels.shape[-1] in (2, 4) else None
+    metadata = {key: info[key] for key in ("icc_profile", "dpi") if info.get(key)}
+    if xmp := info.get("xmp") or info.get("XML:com.adobe.xmp"):
+        metadata["xmp"] = xmp if isinstance(xmp, bytes) else xmp.encode()
+    for tag in set(exif) - _DESCRIPTIVE:
+        # where the old file's pixels lie and how they are packed
+        del exif[tag]
+    if len(exif):
+        metadata["exif"] = exif.tobytes()
+    return Photo(pixels[..., :channels], bits, alpha, metadata, tuple(notes))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The files in a folder, by name, whose suffix is that of a picture; none where there is no such folder."""
+    from PIL import Image
+
+    known = set(Image.registered_extensions())
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.suffix.lower() in known and p.is_file())
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an upright picture, from its file's header. Raises as `read_photo`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        file = open_image(path)
+        if file is None:
+            return read_photo(path).image.shape[1::-1]
+        with file:
+            turned = file.getexif().get(_ORIENTATION, 1) >= 5
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except Exception as error:
+        raise ValueError(f"{path}: not an image that can be read") from error
+
+
+def write_image(path: str | Path, image: NDArray) -> None:
+    """Write (h, w), (h, w, 1) or (h, w, 3) in [0, 1] as an 8-bit file, clipped and rounded."""
+    write_photo(path, Photo(image if image.ndim == 3 else image[..., None]))
+
+
+def write_photo(path: str | Path, photo: Photo) -> None:
+    """Write a PNG, TIFF or JPEG file (by its suffix; JPEG is 8-bit) with alpha and metadata, clipped and rounded."""
+    from PIL import Image
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    deep = photo.bits == 16 and suffix not in (".jpg", ".jpeg")
+    pixels = _rounded(photo.image, 16 if deep else 8)
+    if photo.alpha is not None and suffix not in (".jpg", ".jpeg"):
+        pixels = np.concatenate([pixels, _rounded(photo.alpha[..., None], 16 if deep else 8)], -1)
+    if pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    with atomic_write(path) as temporary:
+        if suffix in (".tif", ".tiff") and deep:
+            write_tiff(temporary, pixels, photo.metadata)
+        elif deep:
+            write_deep_png(temporary, pixels, photo.metadata)
+        else:
+            options: dict[str, Any] = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+            Image.fromarray(pixels).save(temporary, **pillow_metadata(photo.metadata, suffix), **options)
+
+
+def _rounded(x: NDArray, bits: int) -> NDArray:
+    kind = np.uint16 if bits == 16 else np.uint8
+    # row by row: full-size temporaries would be three times the picture
+    out = np.empty(x.shape, kind)
+    for i in range(0, len(x), 256):
+        out[i : i + 256] = np.round(np.clip(x[i : i + 256], 0, 1) * np.iinfo(kind).max)
+    return out
+
+
+def read_kernel(path: str | Path) -> NDArray[np.float32]:
+    """A kernel file, gray at any scale, as (kh, kw) with sum one. Raises ValueError for one that is black."""
+    kernel = read_image(path).mean(-1)
+    if kernel.sum() == 0:
+        raise ValueError(f"{path}: the kernel is black")
+    return kernel / kernel.sum()
+
+
+def write_kernel(path: str | Path, kernel: NDArray) -> None:
+    """Write a kernel as 16-bit gray, scaled by its maximum."""
+    write_photo(path, Photo(np.asarray(kernel / kernel.max())[..., None], 16))
