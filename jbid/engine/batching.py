@@ -1,4 +1,4 @@
-"""Many images and seeds at once: parts that fit the memory, spread over the devices of this machine."""
+"""Batches of many images and seeds: sized to the memory, sharded over the devices of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import gc
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,52 +16,126 @@ from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from jbid.engine.checkpoint import Checkpoint
-from jbid.engine.driver import Progress, RunResult, run, step_memory
+from jbid.engine.driver import Progress, RunContext, RunResult, run, step_memory
 from jbid.engine.wrappers import device_axis, over_devices
 from jbid.types import Method
 
-# seeds or images on each CPU device: more take as long for each, and the compiler several seconds more for each
+# work items on each CPU device: more gain no speed, and cost the compiler seconds each
 CPU_BATCH = 8
-SHARE = 0.8  # of the free memory that a step may take: what is compiled, fitted and restored needs some too
+# of the free memory that a step may use: programs, fits and results need some too
+MEMORY_SHARE = 0.8
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_memory(text: str) -> int:
-    """The bytes that a text such as "6GiB", "800M" or "2.5g" stands for. Raises ValueError for another one."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
-    if not found or not float(found[1]):
-        raise ValueError(f"got memory {text!r}, expected a size such as 6GiB or 800MB")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    """Bytes of a size such as "6GiB", "800M" or "2.5g".
+
+    Raises:
+        ValueError: for another text.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise ValueError(f"`memory` must be a size such as 6GiB or 800MB, got {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def free_memory() -> int:
-    """Bytes that a launch may take on each of this process's devices."""
+    """Bytes that a batch may use on each of this process's devices."""
     devices = jax.local_devices()
-    told = devices[0].memory_stats() if devices[0].platform != "cpu" else None
-    if told and "bytes_limit" in told:
-        return int(SHARE * (told["bytes_limit"] - told["bytes_in_use"]))
+    stats = devices[0].memory_stats() if devices[0].platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(MEMORY_SHARE * (stats["bytes_limit"] - stats["bytes_in_use"]))
     import psutil
 
-    return int(SHARE * psutil.virtual_memory().available / len(devices))
+    return int(MEMORY_SHARE * psutil.virtual_memory().available / len(devices))
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, jax.errors.JaxRuntimeError)
         and ("RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower())
     )
 
 
-def even_batch(units: int, most: int, devices: int) -> int:
-    """The size of equal parts of at most `most` on each device; the last one is filled up with copies."""
-    parts = math.ceil(units / (most * devices))
-    return math.ceil(units / (parts * devices)) * devices
+def even_batch(items: int, largest: int, devices: int) -> int:
+    """Size of equal batches of at most `largest` items per device; copies fill up the last batch."""
+    batches = math.ceil(items / (largest * devices))
+    return math.ceil(items / (batches * devices)) * devices
 
 
 @functools.lru_cache(maxsize=8)
-def _spread(method: Method, devices: tuple) -> Method:
-    # one object per method, so that `run` finds its compiled functions again
+def _shard(method: Method, devices: tuple) -> Method:
+    # one object per method, so that `run` reuses its compiled functions
     return over_devices(method, devices)
+
+
+class _Batches:
+    """The work items of one call, cut into batches that fit the memory."""
+
+    def __init__(
+        self,
+        method: Method,
+        arrays: tuple[Any, ...],
+        devices: tuple,
+        memory: int | None,
+        checkpoint: Checkpoint | None,
+    ):
+        self.method = method if len(devices) == 1 else _shard(method, devices)
+        self.arrays = arrays
+        self.items = len(arrays[0])
+        self.devices = len(devices)
+        self.checkpoint = checkpoint
+        self.sharding = None if len(devices) == 1 else NamedSharding(*device_axis(devices))
+        self.largest = math.ceil(self.items / len(devices))
+        if devices[0].platform == "cpu":
+            self.largest = min(self.largest, CPU_BATCH)
+        # a batch that was begun is resumed at the same size, or its work would be lost, unless `memory` forbids it
+        if memory is not None or not self.begun(0):
+            self._fit(free_memory() if memory is None else memory)
+        self.usual = self.begun(0) or even_batch(self.items, self.largest, self.devices)
+
+    def take(self, indices: np.ndarray) -> tuple[Any, ...]:
+        """The arrays of some work items, on the devices."""
+
+        def place(array):
+            return jnp.asarray(array) if self.sharding is None else jax.device_put(array, self.sharding)
+
+        return tuple(None if array is None else place(array[indices]) for array in self.arrays)
+
+    def begun(self, first: int) -> int | None:
+        """Size of the batch from item `first` that the checkpoint holds; of several, all but the least failed."""
+        names = [name.split("-") for name in self.checkpoint.parts()] if self.checkpoint else []
+        sizes = [int(end) - int(start) for start, end in names if int(start) == first]
+        fitting = [n for n in sizes if n % self.devices == 0 and n // self.devices <= self.largest]
+        return min(fitting, default=None)
+
+    def _fit(self, budget: int) -> None:
+        # a single item runs whatever it needs: the machine decides
+        while self.largest > 1:
+            size = even_batch(self.items, self.largest, self.devices) // self.devices
+            try:
+                needed = step_memory(self.method, *self.take(np.arange(size * self.devices) % self.items))
+            except jax.errors.JaxRuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                # some compilers refuse what does not fit
+                needed = 2 * budget
+            if needed <= budget:
+                break
+            self.largest = max(1, min(size - 1, int(size * budget / needed)))
+
+    def halve(self, first: int, size: int) -> None:
+        """Halve the batches from item `first` on after one of `size` items ran out of memory.
+
+        Raises:
+            ValueError: if a single item per device does not fit.
+        """
+        if size == self.devices:
+            raise ValueError(
+                "out of memory with a single image and seed. Set a smaller `patch` or network, such as `channels` = 32."
+            ) from None
+        self.largest = max(1, size // self.devices // 2)
+        self.usual = even_batch(self.items - first, self.largest, self.devices)
 
 
 def run_batched(
@@ -71,127 +144,103 @@ def run_batched(
     blurred: ArrayLike,
     steps: int,
     *,
-    start: ArrayLike | None = None,
-    memory: int | None = None,
-    on_chunk: Callable[[Progress], bool | None] | None = None,
-    on_fewer: Callable[[int, int], object] | None = None,
-    checkpoint: Checkpoint | None = None,
+    init_kernel: ArrayLike | None = None,
+    context: RunContext | None = None,
 ) -> RunResult:
-    """`jbid.run.run` for a method `over_images`, in as many parts as the memory asks for, on all local devices.
+    """`run` many work items, each an image and a seed, in batches that fit the memory, on all local devices.
 
-    keys (n,), blurred (n, h, w, c) and start (n, kh, kw) are of n units, an image and a seed each, which know nothing
-    of each other: every unit ends as it would alone, up to the rounding of larger batches. A part is as many units as
-    need, by the compiler's count for a step, no more than `memory` bytes on each device (default: `SHARE` of what is
-    free), and on CPUs at most `CPU_MOST` on each. Where that was too much all the same, the part is halved and begins
-    anew, and `on_fewer(before, now)` is told. With `checkpoint` each part is saved by itself, those that are done for
-    good; what it holds goes on in parts of the same size, whatever is free now, unless `memory` or another number of
-    devices forbids it.
+    Work items are independent: each ends as it would alone, up to the rounding of larger batches. The batch size
+    follows from the compiler's count of a step's memory and `context.memory`. A batch that runs out of memory all the
+    same is halved and begins anew. Each batch has its own checkpoint, and finished batches keep theirs; a resumed run
+    continues with the same batches.
 
-    Raises ValueError where a single unit does not fit.
+    Args:
+        method: batched by `over_images`.
+        keys: typed random keys, (n,).
+        blurred: observed images, (n, h, w, c).
+        steps: number of steps.
+        init_kernel: initial kernels, (n, kh, kw), or None.
+        context: memory, checkpoint, progress and cancellation.
+
+    Raises:
+        ValueError: if a single work item does not fit the memory.
     """
+    context = context or RunContext()
     devices = tuple(jax.local_devices())[: len(keys)]
-    spread, place, sharding = method, jnp.asarray, None
-    if len(devices) > 1:
-        spread = _spread(method, devices)
-        sharding = NamedSharding(*device_axis(devices))
-        place = functools.partial(jax.device_put, device=sharding)
-    units = len(keys)
+    batches = _Batches(method, (keys, blurred, init_kernel), devices, context.memory, context.checkpoint)
+    results: list[RunResult] = []
+    first, is_cancelled = 0, False
+    while first < batches.items:
+        size = batches.begun(first) or batches.usual
+        last = min(first + size, batches.items)
 
-    def taken(at):
-        return tuple(None if each is None else place(each[at]) for each in (keys, blurred, start))
+        def report(progress, first=first, last=last):
+            share = (first * steps + (last - first) * progress.step) / batches.items
+            if context.on_progress:
+                loss = progress.loss[: last - first]
+                context.on_progress(Progress(int(share), steps, loss, (first * steps) // batches.items))
 
-    most = math.ceil(units / len(devices))
-    if devices[0].platform == "cpu":
-        most = min(most, CPU_BATCH)
-    budget = free_memory() if memory is None else memory
+        def ask():
+            nonlocal is_cancelled
+            is_cancelled = is_cancelled or context.is_cancelled()
+            return is_cancelled
 
-    def begun(first: int) -> int | None:
-        """The size of the part from there on that a checkpoint holds; of several, all but the least were too large."""
-        ends = [name.split("-") for name in checkpoint.parts()] if checkpoint else []
-        sizes = [int(end) - int(start) for start, end in ends if int(start) == first]
-        fitting = [size for size in sizes if size % len(devices) == 0 and size // len(devices) <= most]
-        return min(fitting, default=None)
-
-    # what was begun goes on in the same parts, or it would begin anew, but for a memory that is asked for
-    while most > 1 and (memory is not None or not begun(0)):
-        # a single unit is let through whatever it needs: the machine has the last word
-        each = even_batch(units, most, len(devices)) // len(devices)
-        try:
-            needed = step_memory(spread, *taken(np.arange(each * len(devices)) % units))
-        except jax.errors.JaxRuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            # some compilers refuse what does not fit
-            needed = 2 * budget
-        if needed <= budget:
-            break
-        most = max(1, min(each - 1, int(each * budget / needed)))
-
-    done: list[RunResult] = []
-    first, wanted, asked = 0, steps, False
-    usual = begun(0) or even_batch(units, most, len(devices))
-    while first < units:
-        size = begun(first) or usual
-        last = min(first + size, units)
-        # the last unit fills up what is missing to equal parts, so that one program does for all
-        at = np.minimum(np.arange(first, first + size), units - 1)
-
-        def told(now, first=first, last=last):
-            nonlocal asked
-            share = (first * steps + (last - first) * now.step) / units
-            asked = bool(on_chunk and on_chunk(Progress(int(share), steps, now.loss[: last - first])))
-            return asked
-
-        part = checkpoint.part(f"{first}-{first + size}", sharding) if checkpoint and wanted else None
-        part_keys, part_blurred, part_start = taken(at)
-        try:
-            answer = run(spread, part_keys, part_blurred, wanted, start=part_start, on_chunk=told, checkpoint=part)
-            answer = jax.device_get(answer._replace(state=None))
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            if size == len(devices):
-                raise ValueError(
-                    "out of memory with a single image and seed: use a smaller --patch or network (--set channels=32)"
-                ) from None
-            before, most = size, max(1, size // len(devices) // 2)
-            usual = even_batch(units - first, most, len(devices))
-            if on_fewer:
-                on_fewer(before, usual)
-            # programs for the larger part, and arrays that the error's traceback holds, are in the way now
-            del error
+        # after a cancellation, items that never began are reported as initialized
+        count = 0 if is_cancelled else steps
+        result = _run_batch(batches, first, size, count, RunContext(on_progress=report, is_cancelled=ask))
+        if result is None:
+            batches.halve(first, size)
+            if context.on_smaller_batch:
+                context.on_smaller_batch(size, batches.usual)
+            # programs and arrays of the larger batch are in the way now
             jax.clear_caches()
             gc.collect()
             continue
-        finally:
-            if part:
-                part.close()
-        done.append(_without_copies(answer._replace(complete=answer.complete and wanted == steps), last - first))
-        # after a stop, what was never begun is told as it starts
-        wanted = 0 if asked else wanted
+        results.append(_trim(result._replace(is_complete=result.is_complete and count == steps), last - first))
         first = last
-    return _joined(done)
+    return _join(results)
 
 
-def _without_copies(answer: RunResult, count: int) -> RunResult:
-    restored = jax.tree.map(lambda x: x[:count], answer.restored)
-    return answer._replace(restored=restored, losses=answer.losses[:, :count], stopped=answer.stopped[:count])
+def _run_batch(batches: _Batches, first: int, size: int, steps: int, context: RunContext) -> RunResult | None:
+    """One batch; None if it ran out of memory."""
+    checkpoint = None
+    if batches.checkpoint and steps:
+        checkpoint = batches.checkpoint.part(f"{first}-{first + size}", batches.sharding)
+    # copies of the last item fill up the last batch, so that one program serves all
+    keys, blurred, init_kernel = batches.take(np.minimum(np.arange(first, first + size), batches.items - 1))
+    try:
+        context = context._replace(checkpoint=checkpoint)
+        result = run(batches.method, keys, blurred, steps, init_kernel=init_kernel, context=context)
+        return jax.device_get(result._replace(state=None))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        if checkpoint:
+            checkpoint.close()
 
 
-def _joined(parts: list[RunResult]) -> RunResult:
-    """The parts as one; losses of units that ended before others go on with their last."""
-    steps = max(len(part.losses) for part in parts)
+def _trim(result: RunResult, count: int) -> RunResult:
+    """The result without the copies that filled up the batch."""
+    output = jax.tree.map(lambda x: x[:count], result.output)
+    return result._replace(output=output, losses=result.losses[:, :count], stopped=result.stopped[:count])
 
-    def extended(losses):
+
+def _join(results: list[RunResult]) -> RunResult:
+    """One result of all batches; losses of items that ended early are continued by their last value."""
+    steps = max(len(result.losses) for result in results)
+
+    def extend(losses):
         if not len(losses):
             return np.full((steps, losses.shape[1]), np.nan, np.float32)
         return np.pad(losses, ((0, steps - len(losses)), (0, 0)), mode="edge")
 
-    restored: Any = jax.tree.map(lambda *each: np.concatenate(each), *(part.restored for part in parts))
+    output: Any = jax.tree.map(lambda *parts: np.concatenate(parts), *(result.output for result in results))
     return RunResult(
         None,
-        restored,
-        np.concatenate([extended(part.losses) for part in parts], 1),
-        np.concatenate([part.stopped for part in parts]),
-        all(part.complete for part in parts),
+        output,
+        np.concatenate([extend(result.losses) for result in results], 1),
+        np.concatenate([result.stopped for result in results]),
+        all(result.is_complete for result in results),
     )

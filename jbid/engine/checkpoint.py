@@ -1,4 +1,4 @@
-"""Saving a run's state, with Orbax."""
+"""Checkpoints of a run's state, with Orbax."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def _is_key(x) -> bool:
 
 
 def _as_bits(state: Any) -> Any:
-    """The state with its typed keys as arrays of numbers, which is how they can be stored."""
+    """The state with its typed keys as arrays of integers, which can be stored."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
 @functools.cache
 def _orbax() -> tuple[Any, type, type, type]:
-    """Orbax, a handler of its for lists of arrays, and the arguments to save and restore with.
+    """Orbax, a handler for lists of arrays, and the classes of its arguments to save and restore.
 
-    Orbax's own handlers write NumPy arrays from the first process alone; here each process has states of its own.
+    Orbax's own handlers write NumPy arrays from the first process only; here each process has its own states.
     """
     import orbax.checkpoint as ocp
 
     class Arrays(ocp.CheckpointHandler):
         def save(self, directory, args):
-            # as bytes, because NumPy's format does not know all types that JAX has
+            # as bytes, because NumPy's format lacks some of JAX's types
             np.savez(Path(directory) / "arrays.npz", *(np.frombuffer(x.tobytes(), np.uint8) for x in args.arrays))
 
         def restore(self, directory, args):
@@ -53,11 +53,19 @@ def _orbax() -> tuple[Any, type, type, type]:
 
 
 class Checkpoint:
-    """The last state of one run in a directory, saved at most every `seconds`, and with `final` at its end.
+    """The last state of one run, in a directory.
 
-    Orbax writes under a temporary name and renames, so a process killed at any moment leaves the state before intact.
-    Of several processes each has its own directories and waits for no other. `sharding` is how the arrays of a state
-    that is loaded are put on devices; without, on the default one.
+    Orbax writes to a temporary name and renames, so a process killed at any moment leaves the previous state intact.
+    Each of several processes has its own directories and waits for no other.
+
+    Args:
+        directory: of this run alone.
+        seconds: time between two saves; 0 saves after each chunk.
+        final: save at the end of the run too.
+        sharding: of the arrays of a loaded state; None: on the default device.
+
+    Raises:
+        ValueError: if `seconds` is negative.
     """
 
     def __init__(
@@ -68,6 +76,8 @@ class Checkpoint:
         final: bool = False,
         sharding: jax.sharding.Sharding | None = None,
     ):
+        if seconds < 0:
+            raise ValueError(f"`seconds` between checkpoints must be at least 0, got {seconds}")
         self.final = final
         self._sharding = sharding
         self._directory = Path(directory).absolute()
@@ -77,7 +87,7 @@ class Checkpoint:
 
     @property
     def _manager(self) -> Any:
-        # opened at first use, as a run in parts needs none of its own
+        # opened at first use, as a batched run needs none of its own
         if self._opened is None:
             ocp, handler, _, _ = _orbax()
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -92,29 +102,33 @@ class Checkpoint:
         return self._opened
 
     def part(self, name: str, sharding: jax.sharding.Sharding | None = None) -> Checkpoint:
-        """The checkpoint of a part of this run, in a directory within; kept when the part is done."""
+        """Checkpoint of one batch of this run, in a subdirectory; kept when the batch is finished."""
         return Checkpoint(self._directory / name, seconds=self._seconds, final=True, sharding=sharding)
 
     def parts(self) -> list[str]:
-        """The names of the parts that hold a state."""
-        # a state's own directory is named by its step
+        """Names of the batches that have a saved state."""
+        # the directory of a state is named by its step
         return sorted({step.parent.name for step in self._directory.glob("*/*") if step.name.isdigit()})
 
     def due(self) -> bool:
-        """Whether it is time to save again."""
+        """Return True if it is time to save again."""
         return time.monotonic() - self._last >= self._seconds
 
     def save(self, state: Any, losses: np.ndarray, stopped: np.ndarray) -> None:
-        """Replace what is held by `state` after `len(losses)` steps, and by what was told on the way."""
+        """Replace the saved state by `state` after `len(losses)` steps, with its losses and early stops."""
         arrays = [np.asarray(x) for x in jax.device_get(jax.tree.leaves(_as_bits(state)))]
         self._manager.save(len(losses), args=_orbax()[2]([*arrays, losses, stopped]), force=True)
         self._last = time.monotonic()
 
     def load(self, like: Any, batch: tuple[int, ...]) -> tuple[Any, np.ndarray, np.ndarray] | None:
-        """The state, losses and stops held, or None.
+        """Saved state, losses and early stops; None if nothing is saved.
 
-        `like` has the shapes and dtypes of the state to expect, `batch` is the shape of images and seeds. Raises
-        ValueError where what is held is of another run.
+        Args:
+            like: a state with the expected shapes and dtypes.
+            batch: shape of the batch axes.
+
+        Raises:
+            ValueError: if the saved state belongs to another run.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -123,18 +137,20 @@ class Checkpoint:
         kinds = [*bits, jax.ShapeDtypeStruct((step, *batch), np.float32), jax.ShapeDtypeStruct(batch, np.int32)]
         raw = self._manager.restore(step, args=_orbax()[3]())
         if [len(x) for x in raw] != [kind.size * kind.dtype.itemsize for kind in kinds]:
-            raise ValueError(f"{self._directory}: the checkpoint there is of another run; remove it or drop --resume")
+            raise ValueError(
+                f"{self._directory}: checkpoint belongs to a different run. Delete it or start without resuming."
+            )
         *arrays, losses, stopped = (np.frombuffer(x, kind.dtype).reshape(kind.shape) for x, kind in zip(raw, kinds))
 
-        def placed(x, kind):
+        def place(x, kind):
             # in buffers of its own, as a fresh state has them
             x = jnp.array(x) if self._sharding is None else jax.device_put(x, self._sharding, may_alias=False)
             return jax.random.wrap_key_data(x) if _is_key(kind) else x
 
-        state = jax.tree.map(placed, jax.tree.unflatten(structure, arrays), like)
+        state = jax.tree.map(place, jax.tree.unflatten(structure, arrays), like)
         return state, losses.copy(), stopped.copy()
 
     def close(self) -> None:
-        """Wait for what is being written and let go of the directory."""
+        """Wait for pending writes and close the directory."""
         if self._opened is not None:
             self._opened.close()

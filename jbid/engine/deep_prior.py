@@ -1,22 +1,128 @@
-"""The one engine: two generators, a forward model and a loss make a `Method`."""
+"""The engine that all methods share: two generators, a forward model and a loss make a `Method`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jbid.engine.updates import Updates, joint
 from jbid.ops.conv import blur, crop_center
 from jbid.ops.kernels import normalize_kernel
 from jbid.types import Estimate, Forward, Generator, Loss, Method, MethodOutput, Params, State, StepInfo
 
+Restore = Callable[[Estimate, Array], MethodOutput]
+
 
 def restore_center(estimate: Estimate, blurred: Array) -> MethodOutput:
-    """The center of the latent image, which the observed window shows, and the kernel with sum one."""
+    """The center of the latent image, which the observed window shows, and the kernel normalized to sum one."""
     return MethodOutput(crop_center(estimate.image, estimate.kernel.shape), normalize_kernel(estimate.kernel))
+
+
+class _Problem(NamedTuple):
+    """The parts of `deep_prior` that its steps share."""
+
+    image: Generator
+    kernel: Generator
+    loss: Loss
+    optimizers: Estimate
+    forward: Forward
+    updates: Updates
+    penalty: Callable[[Params], Array] | None
+
+    def estimate(self, params: Estimate, code: Estimate, key: Array | None = None) -> Estimate:
+        """Image and kernel of the two generators; without a key, free of their perturbations."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        return Estimate(
+            self.image.apply(params.image, code.image, keys[0]), self.kernel.apply(params.kernel, code.kernel, keys[1])
+        )
+
+    def objective(self, params: Estimate, state: State, blurred: Array, key: Array, t: Array) -> tuple[Array, Estimate]:
+        """The loss and the estimate that it belongs to."""
+        estimate = self.estimate(params, state.code, key)
+        reblurred = self.forward(estimate.image, estimate.kernel)
+        # an unknown pixel shows the model's own prediction, so it has no residual and no gradient
+        observed = jnp.where(jnp.isnan(blurred), jax.lax.stop_gradient(reblurred), blurred)
+        value = self.loss(estimate, reblurred, observed, t)
+        return (value if self.penalty is None else value + self.penalty(params.image)), estimate
+
+
+def _update(params: Params, tx: optax.GradientTransformation, gradient: Any, opt_state: Any) -> tuple[Params, Any]:
+    updates, opt_state = tx.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def _keep(is_kept: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(is_kept, n, o), new, old)
+
+
+def _joint_step(problem: _Problem, state: State, blurred: Array, t: Array) -> tuple[State, StepInfo]:
+    key = jax.random.fold_in(state.key, t)
+    gradient = jax.value_and_grad(problem.objective, has_aux=True)
+    (value, estimate), grad = gradient(state.params, state, blurred, key, t)
+    moved = [_update(*parts) for parts in zip(state.params, problem.optimizers, grad, state.opt_state)]
+    params, opt_state = (Estimate(*pair) for pair in zip(*moved))
+    return state._replace(params=params, opt_state=opt_state), StepInfo(value, estimate, jnp.array(False))
+
+
+def _alternate_step(problem: _Problem, state: State, blurred: Array, t: Array) -> tuple[State, StepInfo]:
+    key = jax.random.fold_in(state.key, t)
+
+    def kernel_objective(part):
+        return problem.objective(state.params._replace(kernel=part), state, blurred, key, t)
+
+    (value, estimate), grad = jax.value_and_grad(kernel_objective, has_aux=True)(state.params.kernel)
+    kernel = _update(state.params.kernel, problem.optimizers.kernel, grad, state.opt_state.kernel)
+    if problem.updates.warm_up:
+        kernel = _keep(t >= problem.updates.warm_up, kernel, (state.params.kernel, state.opt_state.kernel))
+    kernel_params, kernel_opt = kernel
+
+    def image_objective(part):
+        return problem.objective(Estimate(part, kernel_params), state, blurred, key, t)
+
+    grad, _ = jax.grad(image_objective, has_aux=True)(state.params.image)
+    image_params, image_opt = _update(state.params.image, problem.optimizers.image, grad, state.opt_state.image)
+    state = state._replace(params=Estimate(image_params, kernel_params), opt_state=Estimate(image_opt, kernel_opt))
+    return state, StepInfo(value, estimate, jnp.array(False))
+
+
+def _reset_kernel(problem: _Problem, state: State, blurred: Array, key: Array) -> State:
+    params, code = problem.kernel.init(key, blurred)
+    return State(
+        state.key,
+        state.params._replace(kernel=params),
+        state.code._replace(kernel=code),
+        state.opt_state._replace(kernel=problem.optimizers.kernel.init(params)),
+    )
+
+
+def _turns_step(problem: _Problem, state: State, blurred: Array, t: Array) -> tuple[State, StepInfo]:
+    updates = problem.updates
+    is_warm_up = t < updates.warm_up
+    moves_image, moves_kernel = jnp.array(True), ~is_warm_up
+    if updates.kind == "turns":
+        period = updates.kernel + updates.image
+        phase = (t - updates.warm_up + (updates.kernel if updates.image_first else 0)) % period
+        moves_image, moves_kernel = is_warm_up | (phase >= updates.kernel), ~is_warm_up & (phase < updates.kernel)
+        if updates.reset_kernel:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, t), 1)
+            is_new_turn = (phase == 0) & (t > updates.warm_up)
+            state = jax.lax.cond(
+                is_new_turn, lambda *args: _reset_kernel(problem, *args), lambda state, *_: state, state, blurred, key
+            )
+    # both updates are computed and one is kept: XLA's CPU backend compiles convolutions in a branch to slow code
+    after, info = _joint_step(problem, state, blurred, t)
+
+    def keep(new: Estimate, old: Estimate) -> Estimate:
+        return Estimate(_keep(moves_image, new.image, old.image), _keep(moves_kernel, new.kernel, old.kernel))
+
+    return state._replace(
+        params=keep(after.params, state.params), opt_state=keep(after.opt_state, state.opt_state)
+    ), info
 
 
 def deep_prior(
@@ -24,115 +130,52 @@ def deep_prior(
     kernel: Generator,
     *,
     loss: Loss,
-    tx: Estimate,
+    optimizers: Estimate,
     forward: Forward = blur,
-    restore: Callable[[Estimate, Array], MethodOutput] = restore_center,
-    alternating: bool = False,
-    hold: int = 0,
-    turns: tuple[int, int] | None = None,
-    image_first: bool = False,
-    renewed: bool = False,
+    restore: Restore = restore_center,
+    updates: Updates | None = None,
     penalty: Callable[[Params], Array] | None = None,
 ) -> Method:
     """Minimize loss(x, k, forward(x, k), y) over the parameters of x = G_x(z_x) and k = G_k(z_k).
 
-    `tx` holds one optax transformation for each. Joint (SelfDeblur Algorithm 2): one gradient at the current pair moves
-    both. `alternating` (Algorithm 1): first the kernel with the image held, then the image with the new kernel; the
-    loss told is the one before either. `turns`: so many steps move the kernel alone, then so many the image alone, and
-    so on, or the other way round with `image_first`; `renewed`: the kernel's parameters, code and optimizer begin anew
-    in each of its turns but the first (Tran et al. 2021, Algorithm 1). In the first `hold` steps the kernel and its
-    optimizer are left alone; turns begin after them. `penalty`, of the image's parameters, is added to the loss.
-    Pixels of y that are not numbers are unknown: the loss sees what the model says of them, so that they ask for
-    nothing themselves; a loss of windows, such as SSIM, still reaches half a window beyond the known ones. The method's
-    estimate is that of the generators without perturbation, and `restore(estimate, blurred)` makes the answer of it.
-    Raises ValueError for turns without a step.
-    """
+    Pixels of y that are NaN are masked: the loss sees the model's prediction there, so their residual is zero. A
+    loss of windows, such as SSIM, still reaches half a window beyond the known pixels.
 
-    def init(key, blurred, start=None):
-        key, for_image, for_kernel = jax.random.split(key, 3)
-        image_params, image_code = image.init(for_image, blurred)
-        kernel_params, kernel_code = kernel.init(for_kernel, blurred)
-        if start is not None and image.fit is not None:
-            image_params = image.fit(image_params, image_code, start)
-        if start is not None and kernel.fit is not None:
-            kernel_params = kernel.fit(kernel_params, kernel_code, start)
-        opt_state = Estimate(tx.image.init(image_params), tx.kernel.init(kernel_params))
+    Args:
+        image: generator of the latent image, (H, W, c) in [0, 1].
+        kernel: generator of the kernel, (kh, kw).
+        loss: data term and regularizers, see `jbid.losses`.
+        optimizers: one optax transformation for the parameters of each.
+        forward: the blur model, by default truncated convolution.
+        restore: makes the answer of the final estimate.
+        updates: schedule of the updates, by default `joint`; see `jbid.engine.updates`.
+        penalty: added to the loss, a function of the image's parameters.
+
+    Returns:
+        A method for one image and one seed, whose estimate is that of the generators without perturbation.
+    """
+    problem = _Problem(image, kernel, loss, optimizers, forward, updates or joint(), penalty)
+
+    def init(key, blurred, init_kernel=None):
+        key, image_key, kernel_key = jax.random.split(key, 3)
+        image_params, image_code = image.init(image_key, blurred)
+        kernel_params, kernel_code = kernel.init(kernel_key, blurred)
+        if init_kernel is not None and image.fit is not None:
+            image_params = image.fit(image_params, image_code, init_kernel)
+        if init_kernel is not None and kernel.fit is not None:
+            kernel_params = kernel.fit(kernel_params, kernel_code, init_kernel)
+        opt_state = Estimate(optimizers.image.init(image_params), optimizers.kernel.init(kernel_params))
         return State(key, Estimate(image_params, kernel_params), Estimate(image_code, kernel_code), opt_state)
 
-    def estimate(params, code, key=None):
-        keys = (None, None) if key is None else jax.random.split(key)
-        return Estimate(
-            image.apply(params.image, code.image, keys[0]), kernel.apply(params.kernel, code.kernel, keys[1])
-        )
+    kind = problem.updates.kind
+    if kind == "alternate":
+        advance = _alternate_step
+    elif kind == "turns" or problem.updates.warm_up:
+        advance = _turns_step
+    else:
+        advance = _joint_step
 
-    def objective(params, state, blurred, key, t):
-        now = estimate(params, state.code, key)
-        reblurred = forward(now.image, now.kernel)
-        observed = jnp.where(jnp.isnan(blurred), jax.lax.stop_gradient(reblurred), blurred)
-        value = loss(now, reblurred, observed, t)
-        return (value if penalty is None else value + penalty(params.image)), now
+    def step(state, blurred, t):
+        return advance(problem, state, blurred, t)
 
-    def moved(part, transform, gradient, opt_state):
-        updates, opt_state = transform.update(gradient, opt_state, part)
-        return optax.apply_updates(part, updates), opt_state
-
-    def joint(state, blurred, t):
-        key = jax.random.fold_in(state.key, t)
-        (value, now), grad = jax.value_and_grad(objective, has_aux=True)(state.params, state, blurred, key, t)
-        parts = [moved(*args) for args in zip(state.params, tx, grad, state.opt_state)]
-        params, opt_state = (Estimate(*pair) for pair in zip(*parts))
-        return state._replace(params=params, opt_state=opt_state), StepInfo(value, now, jnp.array(False))
-
-    def in_turn(state, blurred, t):
-        key = jax.random.fold_in(state.key, t)
-
-        def of_kernel(part):
-            return objective(state.params._replace(kernel=part), state, blurred, key, t)
-
-        (value, now), grad = jax.value_and_grad(of_kernel, has_aux=True)(state.params.kernel)
-        kernel_params, kernel_opt = moved(state.params.kernel, tx.kernel, grad, state.opt_state.kernel)
-
-        def of_image(part):
-            return objective(Estimate(part, kernel_params), state, blurred, key, t)
-
-        grad, _ = jax.grad(of_image, has_aux=True)(state.params.image)
-        image_params, image_opt = moved(state.params.image, tx.image, grad, state.opt_state.image)
-        state = state._replace(params=Estimate(image_params, kernel_params), opt_state=Estimate(image_opt, kernel_opt))
-        return state, StepInfo(value, now, jnp.array(False))
-
-    def anew(state, blurred, key):
-        params, code = kernel.init(key, blurred)
-        return State(
-            state.key,
-            state.params._replace(kernel=params),
-            state.code._replace(kernel=code),
-            state.opt_state._replace(kernel=tx.kernel.init(params)),
-        )
-
-    def in_parts(state, blurred, t):
-        held = t < hold
-        moves_image, moves_kernel = jnp.array(True), ~held
-        at = (t - hold + (turns[0] if turns and image_first else 0)) % sum(turns or (1,))
-        if turns is not None:
-            moves_image, moves_kernel = held | (at >= turns[0]), ~held & (at < turns[0])
-        if renewed:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, t), 1)
-            state = jax.lax.cond((at == 0) & (t > hold), anew, lambda state, *_: state, state, blurred, key)
-        # both are computed and one is kept: XLA's CPU backend runs convolutions in a branch ten times slower
-        after, info = joint(state, blurred, t)
-
-        def kept(new, old):
-            return Estimate(
-                jax.tree.map(lambda n, o: jnp.where(moves_image, n, o), new.image, old.image),
-                jax.tree.map(lambda n, o: jnp.where(moves_kernel, n, o), new.kernel, old.kernel),
-            )
-
-        state = state._replace(
-            params=kept(after.params, state.params), opt_state=kept(after.opt_state, state.opt_state)
-        )
-        return state, info
-
-    if turns is not None and min(turns) < 1:
-        raise ValueError(f"got turns {turns}, expected at least one step of kernel and image each")
-    step = in_parts if turns or hold else in_turn if alternating else joint
-    return Method(init, step, lambda state: estimate(state.params, state.code), restore)
+    return Method(init, step, lambda state: problem.estimate(state.params, state.code), restore)

@@ -1,4 +1,4 @@
-"""jbid.engine.fitting."""
+"""Fits of a generator's parameters to an initial kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIT_STEPS, FIT_RATE, FIT_SAMPLES = 300, 3e-3, 2048
 def _minimize(
     params: Params, distance: Callable[[Params, Array], Array], steps: int = FIT_STEPS, rate: float = FIT_RATE
 ) -> Params:
-    """Parameters after `steps` steps of Adam on distance(params, i), the rate falling to zero."""
+    """Minimize distance(params, i) by `steps` steps of Adam, whose rate decays to zero."""
     tx = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def step(i, carry):
@@ -30,7 +30,7 @@ def _minimize(
 
 
 def _mix_with_uniform(target: Array) -> Array:
-    # one part in fifty of the uniform kernel, so that no pixel is ruled out from the start
+    # one part in fifty of the uniform kernel, so that no pixel is excluded from the beginning
     return 0.98 * target / target.sum() + 0.02 / target.size
 
 
@@ -43,9 +43,15 @@ def fit_kernel(
     steps: int = FIT_STEPS,
     rate: float = FIT_RATE,
 ) -> Params:
-    """Parameters with which `apply(params, code)`, of sum one, is close to a kernel: -sum target log k is lowered.
+    """Fit k = apply(params, code), which must sum to one, to a kernel: minimize -sum target log k.
 
-    The target is mixed with one part in fifty of the uniform kernel.
+    Args:
+        apply: the generator.
+        params: parameters to begin with.
+        code: input of the generator, which stays as it is.
+        target: kernel (kh, kw), not negative; one part in fifty of the uniform kernel is mixed in.
+        steps: steps of Adam.
+        rate: learning rate, decaying to zero.
     """
     target = _mix_with_uniform(target)
 
@@ -56,23 +62,23 @@ def fit_kernel(
 
 
 def fit_field(apply: Callable[..., Any], params: Params, points: Array, target: Array) -> Params:
-    """Parameters with which k(p) = `apply(params, p)` at `points` (kh, kw, 2) is close to a kernel (kh, kw).
+    """Fit a field k(p) = apply(params, p) to a kernel (kh, kw) given at `points` (kh, kw, 2).
 
-    Lowers sum k - target log k, whose minimum is the target itself, sum and all, so that no normalization is needed and
-    each step can do with a sample of points, half of them drawn by the target and half evenly: kernels of half a photo
-    have hundreds of thousands of points. The target is mixed as in `fitted_kernel`.
+    Minimizes sum k - target log k. Its minimum is the target with its sum, so no normalization is needed and each
+    step can use a sample of the points: kernels of half a photo have hundreds of thousands. Half of the sample
+    follows the target, half is uniform. The target is mixed with the uniform kernel as in `fit_kernel`.
     """
     target = _mix_with_uniform(target).ravel()
     points = points.reshape(target.size, -1)
-    chance = (target + 1 / target.size) / 2
-    total = jnp.cumsum(chance)
+    probability = (target + 1 / target.size) / 2
+    cumulative = jnp.cumsum(probability)
 
     def distance(params, i):
-        # one draw from each stretch of equal probability
+        # stratified: one sample from each interval of equal probability
         u = jax.random.uniform(jax.random.fold_in(jax.random.key(0), i), (FIT_SAMPLES,))
         u = (jnp.arange(FIT_SAMPLES) + u) / FIT_SAMPLES
-        drawn = jnp.minimum(jnp.searchsorted(total, u * total[-1]), target.size - 1)
-        k = apply(params, points[drawn])
-        return jnp.mean((k - target[drawn] * jnp.log(jnp.maximum(k, 1e-12))) / chance[drawn])
+        index = jnp.minimum(jnp.searchsorted(cumulative, u * cumulative[-1]), target.size - 1)
+        k = apply(params, points[index])
+        return jnp.mean((k - target[index] * jnp.log(jnp.maximum(k, 1e-12))) / probability[index])
 
     return _minimize(params, distance)

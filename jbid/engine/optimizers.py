@@ -1,24 +1,32 @@
-"""jbid.engine.optimizers."""
+"""Optimizers of the methods: Adam with the decays of the published codes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import optax
+
+from jbid.engine.options import check_choice
 
 
 def adam(
-    rate: float, *, schedule: str, steps: int, milestones: Sequence[int], hold: int = 0
+    rate: float, *, schedule: str, steps: int, milestones: Sequence[int], delay: int = 0
 ) -> optax.GradientTransformation:
-    """Adam whose rate is halved at each of `milestones` ("halve") or decays to zero over `steps` ("cosine").
+    """Adam with a decaying learning rate.
 
-    In the first `hold` steps nothing moves. Raises ValueError for another schedule.
+    Args:
+        rate: learning rate of step 0.
+        schedule: "halve" halves the rate at each of `milestones`, "cosine" decays it to zero over `steps`.
+        steps: steps of the run, for "cosine".
+        milestones: steps at which the rate halves, for "halve".
+        delay: steps of the run before the first update, such as those of a warm-up: the decay counts them too.
+
+    Raises:
+        ValueError: for another schedule.
     """
+    check_choice("schedule", schedule, ("halve", "cosine"))
     if schedule == "cosine":
-        decayed = optax.cosine_decay_schedule(rate, steps)
-    elif schedule == "halve":
-        decayed = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
+        decay = optax.cosine_decay_schedule(rate, steps)
     else:
-        raise ValueError(f"got schedule {schedule!r}, expected 'halve' or 'cosine'")
-    return optax.adam((lambda t: jnp.where(t < hold, 0.0, decayed(t))) if hold else decayed)
+        decay = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
+    return optax.adam((lambda t: decay(t + delay)) if delay else decay)

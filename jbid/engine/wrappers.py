@@ -1,4 +1,4 @@
-"""From a method to others: for many seeds and images, and one that stops itself."""
+"""Wrappers of methods: many seeds, images and devices; early stopping; the lowest loss."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from jbid.engine.options import check_at_least
 from jbid.ops.noise import estimate_noise
 from jbid.types import Estimate, Method, StepInfo
 
 
-def _batched(method: Method, blurred_axis: int | None) -> Method:
-    def init(key, blurred, start=None):
-        return jax.vmap(method.init, (0, blurred_axis, 0))(key, blurred, start)
+def _batch(method: Method, blurred_axis: int | None) -> Method:
+    def init(key, blurred, init_kernel=None):
+        return jax.vmap(method.init, (0, blurred_axis, 0))(key, blurred, init_kernel)
 
     return Method(
         init,
@@ -29,161 +30,178 @@ def _batched(method: Method, blurred_axis: int | None) -> Method:
 
 
 def over_seeds(method: Method) -> Method:
-    """The method with a leading seed axis on keys, states and results, and on starts; all seeds share `blurred`.
+    """Batch a method over random seeds of one image.
 
-    Seed i of `keys` is the single run with `keys[i]`, up to rounding.
+    Keys, initial kernels, states and results get a leading seed axis; all seeds share `blurred`. Seed i is the single
+    run with `keys[i]`, up to rounding.
     """
-    return _batched(method, None)
+    return _batch(method, None)
 
 
 def over_images(method: Method) -> Method:
-    """The method with a leading image axis on keys, `blurred`, starts, states and results; images must be of one size.
+    """Batch a method over images of one size.
 
-    `over_images(over_seeds(method))` takes keys of shape (images, seeds).
+    Keys, `blurred`, initial kernels, states and results get a leading image axis. `over_images(over_seeds(method))`
+    takes keys of shape (images, seeds).
     """
-    return _batched(method, 0)
+    return _batch(method, 0)
 
 
 def device_axis(devices: Sequence[jax.Device]) -> tuple[Mesh, PartitionSpec]:
-    """The devices in a row, and how a leading axis is split over them."""
-    return Mesh(np.asarray(devices), ("units",)), PartitionSpec("units")
+    """Mesh of the devices in a row, and the partition of a leading axis over them."""
+    return Mesh(np.asarray(devices), ("items",)), PartitionSpec("items")
 
 
 def over_devices(method: Method, devices: Sequence[jax.Device]) -> Method:
-    """A method with one leading axis, whose length the number of devices divides, split over them along that axis.
+    """Shard a batched method over devices along its leading axis, whose length they divide.
 
-    Each device runs `method` on its own share and nothing passes between them, so a share ends as it would alone.
+    Each device runs `method` on its share, and nothing passes between them, so a share ends as it would alone.
     """
     mesh, split = device_axis(devices)
 
-    def spread(f, *specs):
+    def shard(f, *specs):
         return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
 
-    def init(key, blurred, start=None):
-        if start is None:
-            return spread(method.init, split, split)(key, blurred)
-        return spread(method.init, split, split, split)(key, blurred, start)
+    def init(key, blurred, init_kernel=None):
+        if init_kernel is None:
+            return shard(method.init, split, split)(key, blurred)
+        return shard(method.init, split, split, split)(key, blurred, init_kernel)
 
     return Method(
         init,
-        spread(method.step, split, split, PartitionSpec()),
-        spread(method.estimate, split),
-        spread(method.restore, split, split),
+        shard(method.step, split, split, PartitionSpec()),
+        shard(method.estimate, split),
+        shard(method.restore, split, split),
     )
 
 
 class EarlyStoppingState(NamedTuple):
-    """The state of a method under `early_stopping`; frozen once `stopped`."""
+    """State of a method under `early_stopping`; it stays as it is once `stopped`."""
 
     inner: Any
-    pixels: Int[Array, " samples"]  # where the image is looked at
-    window: Float[Array, "window samples"]  # what it was there in the last steps
+    pixels: Int[Array, " samples"]  # indices of the pixels whose variance counts
+    window: Float[Array, "window samples"]  # their values in the last steps
     variance: Float[Array, ""]  # of the window; inf until it is full
-    least: Float[Array, ""]  # the least variance so far
-    best: Estimate  # the estimate at that step
+    least: Float[Array, ""]  # least variance so far
+    best: Estimate  # estimate of that step
     since: Int[Array, ""]  # steps without a lower variance
     patience: Int[Array, ""]
     stopped: Bool[Array, ""]
 
 
-HIGH_NOISE = 0.02  # standard deviation from which on noise counts as high
+HIGH_NOISE = 0.02  # standard deviation of high noise
 PATIENCE = (5, 2)  # windows, for low and for high noise
 
 
 def default_patience(noise: Float[Array, ""], window: int) -> Int[Array, ""]:
-    """The patience in steps at this noise level: two windows beyond `HIGH_NOISE`, else five."""
+    """Patience in steps at a noise level: two windows above `HIGH_NOISE`, else five."""
     return window * jnp.where(noise > HIGH_NOISE, PATIENCE[1], PATIENCE[0])
 
 
 def early_stopping(method: Method, *, window: int = 100, patience: int | None = None, samples: int = 4096) -> Method:
-    """The method stopped at the first valley of the windowed moving variance of its images (WMV).
+    """Stop a method at the first valley of the windowed moving variance of its images (WMV).
 
     VAR_t = mean over the last `window` images x_i of mean over pixels (x_i - x_bar)^2. The answer is the estimate at
     the step of the least VAR; the run stops after `patience` steps without a lower one (Zhuang et al., Algorithm 1,
-    after Wang et al. 2021, Early Stopping for Deep Image Prior). With patience None it goes by the picture's estimated
-    noise level, `patience_for`; with the paper's window of 100 these are its 200 and 500.
+    after Wang et al. 2021, Early Stopping for Deep Image Prior). A seed that has stopped keeps its state while others
+    beside it continue. NaN values count as no lower variance, so the last valid estimate is the answer.
 
-    Differs from the authors' code: the mean over pixels is taken at `samples` random pixels, so that the window costs
-    window x samples numbers and not a hundred latent images. Pixels are picked and not averaged, because it is the
-    noise from pixel to pixel whose return the variance tells of.
+    Differs from the authors' code: the mean over pixels runs over `samples` random pixels, so that the window costs
+    window x samples numbers instead of a hundred latent images. Pixels are sampled and not averaged, because VAR has
+    to see the noise from pixel to pixel.
 
-    What is kept is the step's estimate as the loss saw it. A seed that has stopped stays as it is; steps go on for
-    those beside it that have not. Values that are no numbers count as no lower: the last sound estimate is the answer.
+    Args:
+        method: for one image and one seed.
+        window: steps of the window, at least 2; the paper's is 100.
+        patience: steps, at least 1; None: by the estimated noise level, `default_patience`.
+        samples: number of pixels, at least 1.
 
-    Raises ValueError for a window under 2, whose variance is none, and for a patience or samples under 1.
+    Raises:
+        ValueError: for numbers out of range.
     """
-    for name, value, smallest in (("window", window, 2), ("patience", patience, 1), ("samples", samples, 1)):
-        if value is not None and value < smallest:
-            raise ValueError(f"got {name} {value}, expected at least {smallest}")
+    check_at_least(2, window=window)
+    check_at_least(1, patience=1 if patience is None else patience, samples=samples)
 
-    def init(key, blurred, start=None):
-        inner = method.init(key, blurred, start)
-        # only its shape: a second program with the whole network in it would cost some 50 MB more to compile
+    def init(key, blurred, init_kernel=None):
+        inner = method.init(key, blurred, init_kernel)
+        # the shape alone: evaluating the network here would compile it a second time
         shape = jax.eval_shape(method.estimate, inner)
         size = shape.image.size
         n = min(samples, size)
-        # spread evenly over the image, with a random place within each stretch
+        # one random pixel in each of n intervals
         pixels = ((jnp.arange(n) + jax.random.uniform(jax.random.fold_in(key, 0), (n,))) * (size / n)).astype(int)
-        wait = default_patience(estimate_noise(blurred), window) if patience is None else patience
+        steps = default_patience(estimate_noise(blurred), window) if patience is None else patience
         return EarlyStoppingState(
-            inner,
-            jnp.minimum(pixels, size - 1),
-            jnp.zeros((window, n)),
-            jnp.array(jnp.inf),
-            jnp.array(jnp.inf),
-            jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shape),
-            jnp.array(0),
-            jnp.asarray(wait),
-            jnp.array(False),
-        )
-
-    def step(state, blurred, t):
-        inner, info = method.step(state.inner, blurred, t)
-        seen = state.window.at[t % window].set(info.estimate.image.ravel()[state.pixels])
-        variance = jnp.where(t >= window - 1, seen.var(0).mean(), jnp.inf)
-        lower = (variance < state.least) | ((t < window - 1) & jnp.isfinite(info.loss))
-        best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
-        since = jnp.where(lower, 0, state.since + 1)
-        following = state._replace(
             inner=inner,
-            window=seen,
-            variance=variance,
-            least=jnp.where(lower, variance, state.least),
-            best=best,
-            since=since,
-            stopped=since >= state.patience,
+            pixels=jnp.minimum(pixels, size - 1),
+            window=jnp.zeros((window, n)),
+            variance=jnp.array(jnp.inf),
+            least=jnp.array(jnp.inf),
+            best=jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), shape),
+            since=jnp.array(0),
+            patience=jnp.asarray(steps),
+            stopped=jnp.array(False),
         )
-        state = jax.tree.map(lambda new, old: jnp.where(state.stopped, old, new), following, state)
-        return state, StepInfo(info.loss, info.estimate, state.stopped)
 
-    return Method(init, step, lambda state: state.best, method.restore)
+    return Method(
+        init,
+        functools.partial(_early_stopping_step, method, window),
+        lambda state: state.best,
+        method.restore,
+    )
+
+
+def _early_stopping_step(
+    method: Method, window: int, state: EarlyStoppingState, blurred: Array, t: Array
+) -> tuple[EarlyStoppingState, StepInfo]:
+    inner, info = method.step(state.inner, blurred, t)
+    values = state.window.at[t % window].set(info.estimate.image.ravel()[state.pixels])
+    variance = jnp.where(t >= window - 1, values.var(0).mean(), jnp.inf)
+    is_lower = (variance < state.least) | ((t < window - 1) & jnp.isfinite(info.loss))
+    best = jax.tree.map(lambda new, old: jnp.where(is_lower, new, old), info.estimate, state.best)
+    since = jnp.where(is_lower, 0, state.since + 1)
+    following = state._replace(
+        inner=inner,
+        window=values,
+        variance=variance,
+        least=jnp.where(is_lower, variance, state.least),
+        best=best,
+        since=since,
+        stopped=since >= state.patience,
+    )
+    state = jax.tree.map(lambda new, old: jnp.where(state.stopped, old, new), following, state)
+    return state, StepInfo(info.loss, info.estimate, state.stopped)
 
 
 class LowestLossState(NamedTuple):
-    """The state of a method under `keeping_lowest`."""
+    """State of a method under `lowest_loss`."""
 
     inner: Any
-    least: Float[Array, ""]  # the lowest loss so far
-    best: Estimate  # the estimate of that step
+    least: Float[Array, ""]  # lowest loss so far
+    best: Estimate  # estimate of that step
 
 
 def lowest_loss(method: Method, changes: Sequence[int] = ()) -> Method:
-    """The method whose answer is the estimate of the step with the lowest loss, not the last one.
+    """Answer with the estimate of the step with the lowest loss instead of the last one.
 
-    The loss is the method's own, so the true image has no say. At `changes`, steps from which on the loss is another
-    one, all that was before is forgotten. At first the answer is the first estimate.
+    The loss is the method's own, so the ground truth plays no part. Before the first step the answer is the initial
+    estimate.
+
+    Args:
+        method: for one image and one seed.
+        changes: steps from which on the loss is another one; earlier losses do not count any more.
     """
 
-    def init(key, blurred, start=None):
-        inner = method.init(key, blurred, start)
+    def init(key, blurred, init_kernel=None):
+        inner = method.init(key, blurred, init_kernel)
         return LowestLossState(inner, jnp.array(jnp.inf), method.estimate(inner))
 
     def step(state, blurred, t):
         inner, info = method.step(state.inner, blurred, t)
-        other = functools.reduce(jnp.logical_or, [t == change for change in changes], jnp.array(False))
-        least = jnp.where(other, jnp.inf, state.least)
-        lower = info.loss < least
-        best = jax.tree.map(lambda new, old: jnp.where(lower, new, old), info.estimate, state.best)
-        return LowestLossState(inner, jnp.where(lower, info.loss, least), best), info
+        is_new_loss = functools.reduce(jnp.logical_or, [t == change for change in changes], jnp.array(False))
+        least = jnp.where(is_new_loss, jnp.inf, state.least)
+        is_lower = info.loss < least
+        best = jax.tree.map(lambda new, old: jnp.where(is_lower, new, old), info.estimate, state.best)
+        return LowestLossState(inner, jnp.where(is_lower, info.loss, least), best), info
 
     return Method(init, step, lambda state: state.best, method.restore)

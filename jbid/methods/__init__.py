@@ -1,56 +1,113 @@
-"""The methods, by name."""
+"""Registry of the methods: each is declared by the `SPEC` of its module.
+
+A further method is one module and one line in `_MODULES`, or at run time a `MethodSpec` passed to `register`.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jbid.methods import gkpile as _gkpile
-from jbid.methods import robust as _robust
-from jbid.methods import selfdeblur as _selfdeblur
-from jbid.methods.explore import method as _explore
-from jbid.types import Method
+if TYPE_CHECKING:
+    from jbid.types import Method
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "selfdeblur": _selfdeblur.selfdeblur,
-    "gkpile": _gkpile.gkpile,
-    "explore": _explore.explore,
-    "robust": _robust.robust,
+# names are known without importing the modules, which need JAX
+_MODULES = {
+    "edges": "jbid.methods.edges",
+    "selfdeblur": "jbid.methods.selfdeblur",
+    "gkpile": "jbid.methods.gkpile",
+    "explore": "jbid.methods.explore.method",
+    "robust": "jbid.methods.robust",
 }
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "selfdeblur": _selfdeblur.PRESETS,
-    "gkpile": _gkpile.PRESETS,
-    "explore": _explore.PRESETS,
-    "robust": _robust.PRESETS,
-}
-# what a method is asked for besides where the kernel is known
-NON_BLIND: dict[str, dict[str, Any]] = {
-    "selfdeblur": {"loss": "ssim"},
-    "gkpile": {"loss": "ssim"},
-    "explore": {},
-    "robust": {},
-}
-# the kernel sizes of a method that cannot have any, from its options
-_SIZES: dict[str, Callable[[dict[str, Any]], Sequence[int]]] = {"gkpile": _gkpile.kernel_sizes}
+PRESETS = ("quick", "paper")
 
 
-def kernel_sizes(method: str, options: Mapping[str, Any]) -> list[int] | None:
-    """The kernel sizes that a method has, ascending; None for one that can have any.
+class MethodSpec(NamedTuple):
+    """Declaration of a method.
 
-    Raises ValueError for a method that has pretrained networks where there are none.
+    Attributes:
+        name: on the command line and in configurations.
+        summary: one line for help texts.
+        build: makes the `Method`: build(kernel_size, *, steps, out_channels, kernel=None, **options). None: the
+            method runs no optimization, and its answer is a deconvolution with the initial kernel.
+        presets: fields of `jbid.pipeline.config.Config` and options of `build`, by the preset's name.
+        non_blind: fields and options for a known kernel, applied after the preset.
+        kernel_sizes: available kernel sizes in ascending order, a function of the options; None: every odd size.
+        weight_files: prefixes of the names of the weight files that the method reads.
+        file_options: options that name a file the result depends on.
+        is_maskable: NaN pixels of the observed image play no part outside the loss, so images can be padded.
+        stops_early: returns True if a run with these options may stop before its last step.
     """
-    if method not in _SIZES:
-        return None
-    sides = _SIZES[method](dict(options))
-    if not sides:
-        raise ValueError(f"no generator_<size>.npz in the folder of weights for {method}; see docs/pretraining.md")
-    return list(sides)
+
+    name: str
+    summary: str
+    build: Callable[..., Method] | None
+    presets: Mapping[str, Mapping[str, Any]]
+    non_blind: Mapping[str, Any] = {}
+    kernel_sizes: Callable[[Mapping[str, Any]], Sequence[int]] | None = None
+    weight_files: tuple[str, ...] = ()
+    file_options: tuple[str, ...] = ()
+    is_maskable: bool = False
+    stops_early: Callable[[Mapping[str, Any]], bool] = lambda options: False
+
+    def available_sizes(self, options: Mapping[str, Any]) -> list[int] | None:
+        """Kernel sizes of the method in ascending order; None if it takes every odd size.
+
+        Raises:
+            ValueError: if the method needs pretrained networks and there are none.
+        """
+        if self.kernel_sizes is None:
+            return None
+        sizes = list(self.kernel_sizes(options))
+        if not sizes:
+            raise ValueError(
+                f"no generator_<size>.npz in the folder of weights for {self.name}; see docs/pretraining.md"
+            )
+        return sizes
+
+    def fitting_size(self, options: Mapping[str, Any], size: int) -> int:
+        """Kernel size that the method uses for a kernel of `size`: the next larger one, or its largest.
+
+        Raises:
+            ValueError: as `available_sizes`.
+        """
+        sizes = self.available_sizes(options)
+        return size if sizes is None else next((side for side in sizes if side >= size), sizes[-1])
 
 
-def size_for(method: str, options: Mapping[str, Any], size: int) -> int:
-    """The side of the kernel that a method works with where one of `size` is wanted: the next larger, or its largest.
+_registered: dict[str, MethodSpec] = {}
 
-    Raises ValueError as `kernel_sizes` does.
+
+def names() -> list[str]:
+    """Names of all methods, the default one first."""
+    return [*_MODULES, *(name for name in _registered if name not in _MODULES)]
+
+
+def get(name: str) -> MethodSpec:
+    """Declaration of a method.
+
+    Raises:
+        ValueError: for an unknown name.
     """
-    sides = kernel_sizes(method, options)
-    return size if sides is None else next((side for side in sides if side >= size), sides[-1])
+    if name in _registered:
+        return _registered[name]
+    if name not in _MODULES:
+        raise ValueError(f"`method` must be one of {', '.join(names())}, got {name!r}")
+    return importlib.import_module(_MODULES[name]).SPEC
+
+
+def register(spec: MethodSpec) -> None:
+    """Add a method, so that `jbid.deblur(image, method=spec.name)` finds it.
+
+    A name that exists is replaced, for the rest of the process.
+
+    Raises:
+        ValueError: if a preset has an unknown name, or there is none.
+    """
+    unknown = set(spec.presets) - set(PRESETS)
+    if unknown or not spec.presets:
+        raise ValueError(
+            f"`presets` must be among {', '.join(PRESETS)}, got {', '.join(sorted(spec.presets)) or 'none'}"
+        )
+    _registered[spec.name] = spec

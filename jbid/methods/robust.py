@@ -4,83 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jbid import losses
-from jbid.engine.deep_prior import deep_prior, restore_center
+from jbid.engine.deep_prior import Restore, deep_prior, restore_center
 from jbid.engine.fitting import fit_field
-from jbid.engine.generators import (
-    KERNEL_NETS,
-    compute_dtype,
-    fixed,
-    kernel_generator,
-    kernel_shape,
-    latent_shape,
-    network_generator,
-)
+from jbid.engine.generators import KERNEL_NETS, fixed, image_prior, kernel_prior, kernel_shape
 from jbid.engine.optimizers import adam
+from jbid.engine.options import check_at_least, check_choice, check_positive
+from jbid.engine.updates import warm_up
 from jbid.engine.wrappers import early_stopping
+from jbid.methods import MethodSpec
 from jbid.nets.siren import Siren
-from jbid.nets.skip import Skip
 from jbid.ops.alignment import best_window
 from jbid.ops.conv import blur
 from jbid.ops.kernels import prune_kernel, shift_kernel
 from jbid.types import Estimate, Generator, Method, MethodOutput
 
-LOSSES = {"huber": losses.huber, "mse": lambda delta: losses.mse()}
-
-
-def _choose(name: str, value: str, known: dict[str, Any]) -> Any:
-    if value not in known:
-        raise ValueError(f"got {name} {value!r}, expected one of {', '.join(known)}")
-    return known[value]
-
 
 def siren_kernel(shape: tuple[int, int], net: Siren, *, normalize: bool) -> Generator:
-    """k(p) = siren(p) on a grid of [-1, 1]^2, divided by its sum if asked for."""
+    """k(p) = siren(p) on a grid of [-1, 1]^2; with `normalize`, divided by its sum."""
     axes = [jnp.linspace(-1, 1, n) for n in shape]
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
 
-    def values(params, code):
+    def kernel(params, code):
         k = net.apply(params, code)
         return k / k.sum() if normalize else k
 
     return Generator(
         lambda key, blurred: (net.init(key, grid), grid),
-        lambda params, code, key: values(params, code),
+        lambda params, code, key: kernel(params, code),
         partial(fit_field, net.apply),
     )
 
 
-def located(estimate: Estimate, blurred: Array, *, threshold: float) -> MethodOutput:
-    """The window of the latent image that is most like the observed picture, and the kernel moved along with it.
+def restore_best_window(estimate: Estimate, blurred: Array, *, threshold: float) -> MethodOutput:
+    """Window of the latent image that is most similar to the observed one, and the kernel shifted with it.
 
-    Image and kernel may lie anywhere in frames that are both too large, moved against each other (Zhuang et al.,
-    section 3.1.2); the image is scaled by the kernel's sum, which the data term leaves free. Kernel values under
-    `threshold` times the largest, and small parts apart from the rest, are removed as noise; what remains is moved no
-    further than to the edge of its frame, as a tight frame has no room for more.
+    Image and kernel may lie anywhere in frames that are both too large, shifted against each other (Zhuang et al.,
+    section 3.1.2). The image is scaled by the kernel's sum, which the data term leaves free. `prune_kernel` removes
+    values under `threshold` times the maximum and small components. The kernel shifts no further than to the edge of
+    its frame, because a tight frame has no room for more.
     """
     x, k = estimate
     scale = k.sum()
     offset = best_window(x * scale, blurred)
     window = jax.lax.dynamic_slice(x, (offset[0], offset[1], 0), blurred.shape)
     k = prune_kernel(k, threshold=threshold)
-    moves = []
-    for axis, (at, n) in enumerate(zip(offset, k.shape)):
-        seen = k.any(1 - axis)
-        first, last = jnp.argmax(seen), n - 1 - jnp.argmax(seen[::-1])
-        moves.append(jnp.clip(at - (n - 1) // 2, -first, n - 1 - last))
-    return MethodOutput(jnp.clip(window * scale, 0, 1), shift_kernel(k, *moves))
+    shifts = []
+    for axis, (position, n) in enumerate(zip(offset, k.shape)):
+        is_nonzero = k.any(1 - axis)
+        first, last = jnp.argmax(is_nonzero), n - 1 - jnp.argmax(is_nonzero[::-1])
+        shifts.append(jnp.clip(position - (n - 1) // 2, -first, n - 1 - last))
+    return MethodOutput(jnp.clip(window * scale, 0, 1), shift_kernel(k, *shifts))
 
 
-def in_place(estimate: Estimate, blurred: Array, *, threshold: float) -> MethodOutput:
-    """The latent image as it lies, of the observed size, and the kernel; scaled and cleaned as in `located`."""
+def restore_in_place(estimate: Estimate, blurred: Array, *, threshold: float) -> MethodOutput:
+    """Latent image of the observed size, and the kernel; scaled and pruned as in `restore_best_window`."""
     x, k = estimate
     return MethodOutput(jnp.clip(x * k.sum(), 0, 1), prune_kernel(k, threshold=threshold))
+
+
+def _zero_padded_blur(x: Array, k: Array) -> Array:
+    return blur(jnp.pad(x, [(n // 2, n // 2) for n in k.shape] + [(0, 0)]), k)
 
 
 def robust(
@@ -100,7 +91,7 @@ def robust(
     loss: Literal["huber", "mse"] = "huber",
     delta: float = 0.05,
     regularizer: Literal["l1_over_l2", "l1", "none"] = "l1_over_l2",
-    weight: float = 1e-5,
+    reg_weight: float = 1e-5,
     latent: Literal["enlarged", "exact"] = "enlarged",
     image_lr: float = 1e-2,
     kernel_lr: float = 1e-4,
@@ -117,91 +108,104 @@ def robust(
 ) -> Method:
     """min mean h(K_theta * G_x(z_x) - y) + lambda ||grad x||_1 / ||grad x||_2 over both networks (Eq. 21), by Adam.
 
-    h is the Huber function of width `delta`, lambda is `weight`. G_x is the skip network without non-local blocks, its
-    output of the size h + kh - 1, w + kw - 1 (Eq. 16); K_theta is a SIREN on the kernel's grid with sigmoid output,
-    whose sum the data term decides (`normalize`: "sum" divides by it). The run is stopped by the moving variance of its
-    images (Algorithm 1, `jbid.transforms.early_stopping`: `window`, `patience`, 0 meaning by the noise level), and the
-    answer is found where in the enlarged image it lies (section 3.1.6, `located`).
+    h is the Huber function of width `delta`, lambda is `reg_weight`. G_x is the skip network without non-local blocks,
+    its output of size h + kh - 1, w + kw - 1 (Eq. 16). K_theta is a SIREN on the kernel's grid with sigmoid output.
+    `early_stopping` ends the run (Algorithm 1), and `restore_best_window` locates the answer (section 3.1.6).
+    docs/methods.md lists the differences from the paper.
 
-    kernel_size: odd sides; the paper's default is half the picture in each direction. y is (h, w, out_channels).
-    Learning rates are those for synthetic pictures; the paper has image_lr 1e-3 and kernel_lr 1e-5 for real ones.
-    Ablations: kernel_net "mlp" (SelfDeblur's) and "skip" (double DIP), with softmax output; loss "mse"; regularizer
-    "l1", with its own scale of `weight`; latent "exact": an image of the observed size, zero beyond; stop False.
+    Args:
+        kernel_size: odd sides; the paper's default is half the image in each direction.
+        kernel_net: "siren", or a kernel prior of SelfDeblur for the ablations; siren_*: width, layers, frequencies.
+        normalize: "sum" divides the SIREN's kernel by its sum; "none" leaves the sum to the data term.
+        loss: "huber" or "mse"; regularizer: "l1" has its own scale of `reg_weight`.
+        latent: "exact": an image of the observed size, zero outside (ablation).
+        stop, window, patience: of `early_stopping`; patience 0: by the noise level.
+        threshold: share of the kernel's maximum under which its values count as noise.
+        image_lr, kernel_lr: for synthetic images; the paper has 1e-3 and 1e-5 for real ones.
+        kernel: a known kernel, held fixed; the image lies in the center of the latent one.
+        steps, out_channels, channels, ..., dtype: as in `selfdeblur`.
 
-    Differs from the paper where it is silent or its program is not public: width, depth and frequency of the SIREN are
-    Sitzmann et al.'s; its output starts at a kernel with sum one and not at one half everywhere; the image network is
-    SelfDeblur's with its input and input noise; the moving variance is taken at random pixels.
-
-    dtype: as in `selfdeblur`. A known `kernel` is kept as it is, and the image lies in the middle of the latent one.
-
-    Raises ValueError for even or non-positive kernel sizes, unknown names, and numbers out of range.
+    Raises:
+        ValueError: for even or non-positive kernel sizes, unknown names, and numbers out of range.
     """
-    for name, value, least in (
-        ("siren_width", siren_width, 1),
-        ("siren_layers", siren_layers, 1),
-        ("weight", weight, 0),
-        ("threshold", threshold, 0),
-    ):
-        if value < least:
-            raise ValueError(f"got {name} {value}, expected at least {least}")
-    for name, positive in (
-        ("siren_omega", siren_omega),
-        ("siren_first_omega", siren_first_omega),
-        ("delta", delta),
-    ):
-        if positive <= 0:
-            raise ValueError(f"got {name} {positive}, expected a positive number")
-    shape = kernel_shape(kernel_size, kernel)
-    objective = losses.with_regularizer(_choose("loss", loss, LOSSES)(delta), regularizer, weight)
-    decayed = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
-    skip = partial(Skip, scales=scales, channels=channels, skip_channels=skip_channels)
-    by_sum = _choose("normalize", normalize, {"none": False, "sum": True})
-    siren = _choose("kernel_net", kernel_net, {"siren": True} | dict.fromkeys(KERNEL_NETS, False))
-    if kernel is not None:
-        kernels = fixed(kernel)
-    elif siren:
-        mean = 1 / (shape[0] * shape[1] + 1)
-        net = Siren(siren_width, siren_layers, siren_omega, siren_first_omega, mean=mean)
-        kernels = siren_kernel(shape, net, normalize=by_sum)
-    else:
-        kernels = kernel_generator(kernel_net, shape, skip, input_noise)
-    exact = _choose("latent", latent, {"enlarged": False, "exact": True})
-    frame = (1, 1) if exact else shape
+    return _assemble(kernel_shape(kernel_size, kernel), SimpleNamespace(**locals()))
 
-    def padded_blur(x, k):
-        return blur(jnp.pad(x, [(n // 2, n // 2) for n in k.shape] + [(0, 0)]), k)
 
-    if kernel is not None and not exact:
-        restore = restore_center
+def _assemble(shape: tuple[int, int], options: SimpleNamespace) -> Method:
+    """The method from the arguments of `robust`."""
+    check_choice("kernel_net", options.kernel_net, ("siren", *KERNEL_NETS))
+    size = {name: getattr(options, name) for name in ("channels", "skip_channels", "scales")}
+    size["noise"] = options.input_noise
+    is_known = options.kernel is not None
+    if is_known:
+        prior = fixed(options.kernel)
+    elif options.kernel_net == "siren":
+        prior = _siren(shape, options)
     else:
-        restore = partial(in_place if exact else located, threshold=threshold)
+        prior = kernel_prior(options.kernel_net, shape, **size)
+    is_exact, restore = _restore(options.latent, options.threshold, is_known)
+    decay = partial(adam, schedule=options.schedule, steps=options.steps, milestones=options.milestones)
+    frame = (1, 1) if is_exact else shape
     method = deep_prior(
-        network_generator(
-            skip(out_channels=out_channels, non_local_from=None, dtype=compute_dtype(dtype)),
-            partial(latent_shape, frame, 8),
-            noise=input_noise,
-        ),
-        kernels,
-        loss=objective,
-        tx=Estimate(decayed(image_lr), decayed(kernel_lr, hold=kernel_hold)),
-        forward=padded_blur if exact else blur,
+        image_prior(frame, out_channels=options.out_channels, dtype=options.dtype, **size),
+        prior,
+        loss=_objective(options.loss, options.delta, options.regularizer, options.reg_weight),
+        optimizers=Estimate(decay(options.image_lr), decay(options.kernel_lr, delay=options.kernel_hold)),
+        forward=_zero_padded_blur if is_exact else blur,
         restore=restore,
+        updates=warm_up(options.kernel_hold),
     )
-    return early_stopping(method, window=window, patience=patience or None) if stop else method
+    if not options.stop:
+        return method
+    return early_stopping(method, window=options.window, patience=options.patience or None)
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": dict(steps=10000, start="random", color="rgb", kernel_size="half"),
-    # tuned for two CPU cores: docs/experiments.md
-    "quick": dict(
-        steps=300,
-        start="edges",
-        patch=320,
-        channels=32,
-        weight=1e-6,
-        kernel_hold=100,
-        normalize="sum",
-        window=30,
-    ),
-    "instant": dict(steps=0, start="edges", patch=512),
-}
+def _siren(shape: tuple[int, int], options: SimpleNamespace) -> Generator:
+    check_at_least(1, siren_width=options.siren_width, siren_layers=options.siren_layers)
+    check_positive(siren_omega=options.siren_omega, siren_first_omega=options.siren_first_omega)
+    check_choice("normalize", options.normalize, ("none", "sum"))
+    net = Siren(
+        options.siren_width,
+        options.siren_layers,
+        options.siren_omega,
+        options.siren_first_omega,
+        mean=1 / (shape[0] * shape[1] + 1),
+    )
+    return siren_kernel(shape, net, normalize=options.normalize == "sum")
+
+
+def _restore(latent: str, threshold: float, is_kernel_known: bool) -> tuple[bool, Restore]:
+    check_choice("latent", latent, ("enlarged", "exact"))
+    check_at_least(0, threshold=threshold)
+    if latent == "exact":
+        return True, partial(restore_in_place, threshold=threshold)
+    return False, restore_center if is_kernel_known else partial(restore_best_window, threshold=threshold)
+
+
+def _objective(loss: str, delta: float, regularizer: str, weight: float) -> losses.Loss:
+    check_choice("loss", loss, ("huber", "mse"))
+    check_positive(delta=delta)
+    check_at_least(0, reg_weight=weight)
+    return losses.with_regularizer(losses.huber(delta) if loss == "huber" else losses.mse(), regularizer, weight)
+
+
+SPEC = MethodSpec(
+    name="robust",
+    summary="unknown kernel size and substantial noise (Zhuang et al.)",
+    build=robust,
+    presets={
+        "paper": dict(steps=10000, init="random", color="rgb", kernel_size="half"),
+        # tuned for two CPU cores: docs/development-notes.md
+        "quick": dict(
+            steps=300,
+            init="edges",
+            patch=320,
+            channels=32,
+            reg_weight=1e-6,
+            kernel_hold=100,
+            normalize="sum",
+            window=30,
+        ),
+    },
+    stops_early=lambda options: bool(options.get("stop", False)),
+)

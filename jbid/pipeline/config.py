@@ -1,4 +1,4 @@
-"""What a run is asked to do: presets, configuration files and command-line options resolved into one record."""
+"""Run configuration: presets, TOML files, command line and keyword arguments resolved into one record."""
 
 from __future__ import annotations
 
@@ -6,73 +6,102 @@ import difflib
 import inspect
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
+from jbid import methods
+from jbid.methods import MethodSpec
+from jbid.pipeline.renamed import modernize
+
+# initial kernels by name, besides "random" and the file of a kernel
+INITS = ("uniform", "edges", "learned")
+# those that are estimates of the kernel, and so are candidates for the answer
+ESTIMATES = ("edges", "learned")
+
 
 class Config(NamedTuple):
-    """A resolved run. `options` are keywords of the method's factory, complete but for kernel_size and out_channels.
+    """A resolved run.
 
-    kernel_size: odd side in pixels; "auto": found from the picture; "half": half the picture in each direction.
-    start: "random", one or several of `STARTS` joined by a plus, which the seeds take in turn, or the path of a kernel.
-    steps: none for the preset "instant". patch: side in
-    pixels of the part that the kernel is estimated from, 0 for the whole picture. region: x, y, width and height of
-    that part, where the user chose it. finish: deconvolve with the kernel at the end; "auto": unless noise is very
-    high and the method stops itself. clean: pixels hit by impulse noise are mended before the method sees them. linear:
-    the picture is sRGB and is restored in linear light.
+    Attributes:
+        method: one of `jbid.methods.names()`.
+        preset: "quick" or "paper".
+        kernel_size: odd side in pixels; "auto": found from the image; "half": half the image in each direction.
+        init: initial kernel: "random", one or several of `INITS` joined by a plus, which alternate over the seeds, or
+            the path of a kernel.
+        patch: side in pixels of the part that the kernel is estimated from; 0: the whole image.
+        region: x, y, width and height of that part, if the user chose it.
+        n_seeds: number of random seeds that run in parallel; the best-scoring result is the answer.
+        seed: first random seed.
+        steps: optimization steps; 0 for the method "edges".
+        color: "luma" estimates from brightness alone, "rgb" from all channels.
+        deconvolve: deconvolve with the kernel at the end; "auto": unless noise is very high and the method stops
+            early. Otherwise the network's own image is the answer.
+        remove_impulses: pixels with impulse noise are replaced before the method sees them.
+        linear: the image is sRGB and is restored in linear light.
+        options: keywords of the method's builder, complete except for kernel_size and out_channels.
     """
 
-    method: str = "selfdeblur"
-    preset: Literal["instant", "quick", "paper"] = "quick"
+    method: str = "edges"
+    preset: Literal["quick", "paper"] = "quick"
     kernel_size: int | Literal["auto", "half"] = "auto"
-    start: str = "edges"
+    init: str = "edges"
     patch: int = 0
     region: tuple[int, int, int, int] | None = None
-    seeds: int = 1
+    n_seeds: int = 1
     seed: int = 0
-    steps: int = 0  # 0: the preset's
+    steps: int = 0
     color: Literal["luma", "rgb"] = "luma"
-    finish: bool | Literal["auto"] = "auto"
-    clean: bool = True
+    deconvolve: bool | Literal["auto"] = "auto"
+    remove_impulses: bool = True
     linear: bool = False
     options: dict[str, Any] = {}
 
+    @property
+    def spec(self) -> MethodSpec:
+        """Declaration of the method."""
+        return methods.get(self.method)
 
-# words that a start may be, besides "random" and the file of a kernel
-INITS = ("uniform", "edges", "encoder")
-# those that are estimates of the kernel, and so take part in the choice of the answer
-ESTIMATES = ("edges", "encoder")
+    @property
+    def is_optimized(self) -> bool:
+        """True if the method optimizes networks, False for "edges"."""
+        return self.spec.build is not None
 
 
-def init_names(start: str) -> list[str]:
-    """The words in a start such as "edges" or "edges+encoder"; none for "random" and for a file."""
-    words = start.split("+")
-    return words if set(words) <= set(INITS) and len(set(words)) == len(words) else []
+def init_names(init: str) -> list[str]:
+    """Names in an `init` such as "edges" or "edges+learned"; empty for "random" and for a file."""
+    names = init.split("+")
+    return names if set(names) <= set(INITS) and len(set(names)) == len(names) else []
 
 
 _Record = TypeVar("_Record")
 
 
 def record(kind: Callable[..., _Record], values: Mapping[str, Any], source: str) -> _Record:
-    """A NamedTuple of class `kind` from keys and values, its defaults for the rest.
+    """A NamedTuple of class `kind` from keys and values, with its defaults for the rest.
 
-    Raises ValueError that names the source for an unknown key (with the nearest known one) or a value of a wrong type.
+    Raises:
+        ValueError: for an unknown key, with the nearest known one, or a value of a wrong type; the message begins with
+            the source.
     """
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
         if name not in hints:
-            _unknown(name, hints, source)
+            _reject(name, hints, source)
         _check(name, value, hints[name], source)
     return kind(**values)
 
 
-def _unknown(name: str, known: Iterable[str], source: str) -> NoReturn:
+def _prefix(source: str) -> str:
+    return f"{source}: " if source else ""
+
+
+def _reject(name: str, known: Iterable[str], source: str) -> NoReturn:
     near = difflib.get_close_matches(name, list(known), 1, 0.0)[0]
-    raise ValueError(f"{source}: unknown option {name!r}; the nearest known one is {near!r}")
+    raise ValueError(f"{_prefix(source)}unknown option {name!r}. The nearest known one is {near!r}.")
 
 
 _NOT_OPTIONS = ("kernel_size", "out_channels", "kernel", "steps")
@@ -84,11 +113,15 @@ def _check(name: str, value: Any, hint: Any, source: str) -> None:
         expected = str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("collections.abc.", "")
         if typing.get_origin(hint) is Literal:
             expected = f"one of {', '.join(map(str, typing.get_args(hint)))}"
-        raise ValueError(f"{source}: got {name} = {value!r}, expected {expected}")
+        raise ValueError(f"{_prefix(source)}`{name}` must be {expected}, got {value!r}")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a TOML file. Raises ValueError for one that is missing or malformed."""
+    """Keys and values of a TOML file.
+
+    Raises:
+        ValueError: for a file that is missing or malformed.
+    """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,45 +131,48 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value; what is no TOML is a string."""
+    """Key and value of `key=value` with a TOML value; any other value is a string.
+
+    Raises:
+        ValueError: for a text without a key or an equals sign.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key:
-        raise ValueError(f"--set {text}: expected key=value, for example channels=64")
+        raise ValueError(f"`set` must be key=value, such as channels=64, got {text!r}")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value
 
 
+Sources = Sequence[tuple[str, Mapping[str, Any]]]
+
+
 def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: bool = False) -> Config:
-    """Settings from (name of the source, keys and values) pairs, later ones winning; the preset comes first of all.
+    """Configuration from several sources, later ones winning; the preset comes before all of them.
 
-    A key is a field of `Settings` or a keyword of the method. With `known_kernel`, what the method asks for where the
-    kernel is known comes next to the preset. Raises ValueError that names the source for an unknown key (with the
-    nearest known one), a value of the wrong type, and what the method itself refuses.
+    Without a method, a preset means "selfdeblur" and everything else "edges".
+
+    Args:
+        sources: pairs of a name, for messages, and keys with values. A key is a field of `Config` or an option of the
+            method. Names of earlier versions are accepted with a FutureWarning.
+        known_kernel: apply the method's settings for a known kernel after the preset.
+
+    Raises:
+        ValueError: for an unknown key, with the nearest known one, a value of the wrong type, and whatever the method
+            refuses.
     """
-    from jbid.engine.generators import kernel_shape
-    from jbid.methods import METHODS, NON_BLIND, PRESETS, size_for
-    from jbid.ops.kernels import delta_kernel
-
-    sources = list(sources)
-    base: dict[str, Any] = {}
-    for source, values in sources:
-        for name, known in (("method", list(METHODS)), ("preset", list(PRESETS["selfdeblur"]))):
-            if name in values:
-                if values[name] not in known:
-                    raise ValueError(f"{source}: got {name} {values[name]!r}, expected one of: {', '.join(known)}")
-                base[name] = values[name]
-    method = base.get("method", Config().method)
-    factory = METHODS[method]
-    parameters = inspect.signature(factory).parameters
-    hints = {k: v for k, v in typing.get_type_hints(factory).items() if k in parameters and k not in _NOT_OPTIONS}
-    options = {name: parameters[name].default for name in hints}
-    preset = PRESETS[method][base.get("preset", Config().preset)]
-    told = NON_BLIND[method] if known_kernel and preset["steps"] else {}
-    layers: list[tuple[str, Mapping[str, Any]]] = [("preset", preset), ("known kernel", told), *sources]
-    for source, values in layers:
+    sources = [(source, modernize(values, source)) for source, values in sources]
+    spec, preset = _chosen_method(sources)
+    options, hints = _defaults(spec)
+    base: dict[str, Any] = {"method": spec.name, "preset": preset}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("preset", spec.presets[preset])]
+    if known_kernel:
+        layers.append(("known kernel", spec.non_blind))
+    for source, values in [*layers, *sources]:
         for name, value in values.items():
+            if name in ("method", "preset"):
+                continue
             if name in _HINTS:
                 _check(name, value, _HINTS[name], source)
                 base[name] = value
@@ -144,43 +180,105 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
                 _check(name, value, hints[name], source)
                 options[name] = value
             else:
-                _unknown(name, [*_HINTS, *hints], source)
-    settings = Config(**base, options=options)
-    if settings.start == "random" and "kernel_hold" in options:
-        # nothing to hold on to
+                _reject(name, [*_HINTS, *hints], source)
+    is_explicit = any("kernel_hold" in values for _, values in sources)
+    config = _limit_warm_up(Config(**base, options=options), is_explicit)
+    _check_numbers(config)
+    _check_method(config, known_kernel)
+    return config
+
+
+def _chosen_method(sources: Sources) -> tuple[MethodSpec, str]:
+    chosen: dict[str, str] = {}
+    for source, values in sources:
+        for name, choices in (("method", methods.names()), ("preset", methods.PRESETS)):
+            if name in values:
+                if values[name] not in choices:
+                    raise ValueError(
+                        f"{_prefix(source)}`{name}` must be one of {', '.join(choices)}, got {values[name]!r}"
+                    )
+                chosen[name] = values[name]
+    spec = methods.get(chosen.get("method", "selfdeblur" if "preset" in chosen else Config().method))
+    preset = chosen.get("preset", Config().preset)
+    if preset not in spec.presets:
+        raise ValueError(f"`preset` must be one of {', '.join(spec.presets)} for {spec.name}, got {preset!r}")
+    return spec, preset
+
+
+def _defaults(spec: MethodSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a method's builder with their defaults, and their types."""
+    if spec.build is None:
+        return {}, {}
+    parameters = inspect.signature(spec.build).parameters
+    hints = {k: v for k, v in typing.get_type_hints(spec.build).items() if k in parameters and k not in _NOT_OPTIONS}
+    return {name: parameters[name].default for name in hints}, hints
+
+
+def _limit_warm_up(config: Config, is_explicit: bool) -> Config:
+    """The configuration with a warm-up of the kernel that suits initial kernel and steps."""
+    options = dict(config.options)
+    if config.init == "random" and "kernel_hold" in options:
+        # a random kernel is no estimate to be kept
         options["kernel_hold"] = 0
-    asked = any("kernel_hold" in values for _, values in sources)
-    if 0 < settings.steps <= options.get("kernel_hold", 0) and not asked:
-        # a kernel that is held to the end is the start's own, whatever the seed
-        options["kernel_hold"] = settings.steps // 3
-    instant = settings.preset == "instant"
-    for name, least in (("seeds", 1), ("steps", 0 if instant else 1), ("seed", 0), ("patch", 0)):
-        if getattr(settings, name) < least:
-            raise ValueError(f"got {name} {getattr(settings, name)}, expected at least {least}")
-    words = init_names(settings.start)
-    no_estimate = len(words) != 1 or words[0] not in ESTIMATES
-    if instant and (settings.steps or settings.seeds > 1 or no_estimate or not settings.finish):
-        raise ValueError(
-            "the preset instant has no network: no steps, seeds, --no-finish, or other start than encoder and edges; "
-            "use --preset quick"
-        )
-    if settings.seeds < len(words):
-        raise ValueError(
-            f"got start {settings.start} and {settings.seeds} seeds, expected a seed for each: use --seeds {len(words)}"
-        )
-    if settings.region is not None and (min(settings.region[:2]) < 0 or min(settings.region[2:]) < 1):
-        raise ValueError(f"got region {settings.region}, expected x,y,width,height in pixels within the picture")
-    side, _ = kernel_shape(31 if isinstance(settings.kernel_size, str) else settings.kernel_size)
+    if 0 < config.steps <= options.get("kernel_hold", 0) and not is_explicit:
+        # otherwise the kernel would never move, and all seeds would end with the initial one
+        options["kernel_hold"] = config.steps // 3
+    return config._replace(options=options)
+
+
+def _check_numbers(config: Config) -> None:
+    if not config.is_optimized:
+        _check_edges(config)
+    least_values = (("n_seeds", 1), ("steps", 1 if config.is_optimized else 0), ("seed", 0), ("patch", 0))
+    for name, least in least_values:
+        if getattr(config, name) < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {getattr(config, name)}")
+    n_inits = len(init_names(config.init))
+    if config.n_seeds < n_inits:
+        raise ValueError(f"`n_seeds` must be at least {n_inits}, one for each of `init` = {config.init}")
+    if config.region is not None and (min(config.region[:2]) < 0 or min(config.region[2:]) < 1):
+        raise ValueError(f"`region` must be x, y, width, height in pixels within the image, got {config.region}")
+
+
+def _check_edges(config: Config) -> None:
+    """Raise ValueError for settings of an optimization that this method does not run."""
+    names = init_names(config.init)
+    conflicts = {
+        "steps": config.steps > 0,
+        "n_seeds": config.n_seeds > 1,
+        "deconvolve": config.deconvolve is False,
+        "init": len(names) != 1 or names[0] not in ESTIMATES,
+    }
+    for name, is_conflict in conflicts.items():
+        if is_conflict:
+            raise ValueError(
+                f"`{name}` = {getattr(config, name)} does not apply to the method {config.method}, which runs no "
+                "optimization. Choose another `method`, such as selfdeblur."
+            )
+
+
+def _check_method(config: Config, known_kernel: bool) -> None:
+    """Raise ValueError for whatever the method's builder refuses."""
+    from jbid.engine.generators import kernel_shape
+    from jbid.ops.kernels import delta_kernel
+
+    side, _ = kernel_shape(31 if isinstance(config.kernel_size, str) else config.kernel_size)
+    if not config.is_optimized:
+        return
     if known_kernel:
-        build(settings, side, 1, delta_kernel((side, side)))
+        build(config, side, 1, delta_kernel((side, side)))
     else:
-        build(settings, size_for(method, options, side), 1)
-    return settings
+        build(config, config.spec.fitting_size(config.options, side), 1)
 
 
-def build(settings: Config, kernel_size: int | tuple[int, int], out_channels: int, kernel=None):
-    """The method that `settings` describe, for a kernel of this size. Raises ValueError where it refuses them."""
-    from jbid.methods import METHODS
+def build(config: Config, kernel_size: int | tuple[int, int], out_channels: int, kernel: Any = None) -> Any:
+    """The configured method for a kernel of this size.
 
-    factory = METHODS[settings.method]
-    return factory(kernel_size, steps=settings.steps, out_channels=out_channels, kernel=kernel, **settings.options)
+    Raises:
+        ValueError: for options that the method refuses, and for a method without an optimization.
+    """
+    if config.spec.build is None:
+        raise ValueError(f"the method {config.method} has no optimization to build")
+    return config.spec.build(
+        kernel_size, steps=config.steps, out_channels=out_channels, kernel=kernel, **config.options
+    )

@@ -1,4 +1,4 @@
-"""jbid.pipeline.launch."""
+"""Launch of a run on prepared images, with progress bars and a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,50 +6,56 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from jbid.engine.checkpoint import Checkpoint
+from jbid.engine.driver import RunContext
 from jbid.pipeline.config import Config
 from jbid.pipeline.prepare import PreparedImage
-from jbid.pipeline.solve import Restoration
-from jbid.runtime.console import progress_bar, report_smaller_batch
+from jbid.pipeline.restoration import Restoration
+from jbid.pipeline.solve import solve
+from jbid.runtime.console import Interrupt, report_smaller_batch, step_bar, tile_bar
 
 
 def launch(
-    tasks: Sequence[PreparedImage],
-    settings: Config,
+    prepared: Sequence[PreparedImage],
+    config: Config,
     *,
     name: str,
     folder: Path,
     resume: bool,
     seconds: float,
-    asked: list[bool],
+    interrupt: Interrupt,
     memory: int | None = None,
-) -> tuple[list[Restoration], bool]:
-    """`jbid.deblur.solve` with progress bars, checkpointed in `folder` every `seconds`.
+) -> list[Restoration]:
+    """`jbid.pipeline.solve.solve` with progress bars and a checkpoint.
 
-    Returns the answers and whether they are complete.
+    Args:
+        prepared: images of one padded shape and kernel size.
+        config: the run.
+        name: for the progress bars.
+        folder: of the checkpoint; removed first unless the run resumes.
+        resume: continue from the checkpoint.
+        seconds: time between two saves.
+        interrupt: stops the run, which saves its state first.
+        memory: bytes that a batch may use on each device; None: what is free.
+
+    Raises:
+        KeyboardInterrupt: if `interrupt` is set during the deconvolution of a large image.
+        ValueError: for a checkpoint of another run, or if a single image does not fit the memory.
     """
-    from tqdm import tqdm
-
-    from jbid.engine.checkpoint import Checkpoint
-    from jbid.pipeline.solve import solve
-
-    def on_tile(done, total):
-        if done == 1:
-            tiles.reset(total)
-        tiles.update()
-        if asked:
-            raise KeyboardInterrupt
-
-    if folder.exists() and not resume:
-        shutil.rmtree(folder)
-    checkpoint = Checkpoint(folder, seconds=seconds)
-    try:
-        # only pictures that need more than one tile show the second bar
-        with tqdm(desc=f"{name} tiles", unit="tile", dynamic_ncols=True, delay=1, leave=False) as tiles:
-            if not settings.steps:
-                return solve(tasks, settings, on_tile=on_tile), True
-            with progress_bar(name, settings.steps, asked) as on_chunk:
-                told = {"on_chunk": on_chunk, "on_fewer": report_smaller_batch(name), "on_tile": on_tile}
-                answers = solve(tasks, settings, memory=memory, checkpoint=checkpoint, **told)
-    finally:
-        checkpoint.close()
-    return answers, answers[0].complete
+    with tile_bar(name, interrupt) as on_tile:
+        context = RunContext(memory=memory, on_tile=on_tile, is_cancelled=interrupt.is_set)
+        if not config.is_optimized:
+            return solve(prepared, config, context=context)
+        if folder.exists() and not resume:
+            shutil.rmtree(folder)
+        checkpoint = Checkpoint(folder, seconds=seconds)
+        try:
+            with step_bar(name, config.steps) as on_progress:
+                context = context._replace(
+                    checkpoint=checkpoint,
+                    on_progress=on_progress,
+                    on_smaller_batch=report_smaller_batch(name),
+                )
+                return solve(prepared, config, context=context)
+        finally:
+            checkpoint.close()

@@ -1,4 +1,4 @@
-"""jbid.pipeline.prepare."""
+"""Preparation of an image: region, kernel size and initial kernels."""
 
 from __future__ import annotations
 
@@ -15,186 +15,241 @@ from jbid.io.weights import weights_folder
 from jbid.kernel_estimation.learned import learned_kernel
 from jbid.kernel_estimation.patch import Region, most_informative_region
 from jbid.kernel_estimation.search import SECOND_SETTINGS, KernelEstimate, clean_image, round_up_size, search_kernel
-from jbid.methods import kernel_sizes
 from jbid.ops.color import luma, srgb_to_linear
 from jbid.ops.kernels import place_kernel, support
 from jbid.pipeline.config import ESTIMATES, INITS, Config, init_names
-from jbid.runtime.compile import clear_programs
 
-EDGE_PATCH = 512  # pixels of the side that a start is estimated from at least
-SMALLEST = 32  # pixels; below, the five scales of the image network have nothing left to work on
+EDGE_PATCH = 512  # pixels; least side of the patch that edges are taken from
+SMALLEST = 32  # pixels; the coarsest of the five scales of the image network needs as many
 
 
 class InitialKernel(NamedTuple):
-    """A kernel that the optimization sets out from."""
+    """Initial kernel of an optimization.
+
+    Attributes:
+        name: for reports.
+        kernel: (kh, kw) with sum one.
+    """
 
     name: str
-    kernel: NDArray[np.float32]  # of the task's shape, sum one
+    kernel: NDArray[np.float32]
 
 
 class PreparedImage(NamedTuple):
-    """A picture made ready: what the kernel is estimated from, and where that sets out."""
+    """An image ready to be restored: the region used for kernel estimation and the initial kernels.
 
-    picture: NDArray[np.float32]  # h w c, in linear light if asked for
-    region: Region  # of the picture, that the kernel is estimated from
-    observed: NDArray[np.float32]  # the region, luma or color, without impulse noise
-    room: tuple[int, int]  # rows and columns that it is padded to, to share a program with others
-    kernel_shape: tuple[int, int]  # odd sides
-    starts: tuple[InitialKernel, ...]  # seed i sets out from starts[i % n]; none: a random start
-    known: bool  # whether the start is the true kernel, to be kept
-    edges: KernelEstimate | None  # how start or size were found
+    Attributes:
+        image: (h, w, c) in [0, 1], in linear light if configured.
+        region: part of the image that the kernel is estimated from.
+        observed: that part, luma or color, without impulse noise.
+        padded_shape: rows and columns that `observed` is padded to, so that images share a compiled program.
+        kernel_shape: odd sides of the kernel.
+        initial_kernels: seed i begins with initial_kernels[i % n]; empty: random.
+        is_kernel_known: the initial kernel is the true one and stays as it is.
+        estimate: the edge-based kernel estimate, if one was needed.
+        warnings: one line each.
+        seconds: time of the preparation.
+    """
+
+    image: NDArray[np.float32]
+    region: Region
+    observed: NDArray[np.float32]
+    padded_shape: tuple[int, int]
+    kernel_shape: tuple[int, int]
+    initial_kernels: tuple[InitialKernel, ...]
+    is_kernel_known: bool
+    estimate: KernelEstimate | None
     warnings: tuple[str, ...]
     seconds: float
 
+    def kernels_of_seeds(self, n_seeds: int) -> NDArray[np.float32]:
+        """Initial kernel of each seed, (n_seeds, kh, kw)."""
+        return np.stack([self.initial_kernels[i % len(self.initial_kernels)].kernel for i in range(n_seeds)])
+
+
+def pad_to_odd_square(kernel: NDArray) -> NDArray[np.float32]:
+    """The kernel in the smallest square of odd side that holds it, zeros around it."""
+    side = max(kernel.shape) | 1
+    rows, columns = side - kernel.shape[0], side - kernel.shape[1]
+    return np.pad(kernel, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
+
 
 def check_size(shape: Sequence[int], kernel_size: int | str | tuple[int, int]) -> None:
-    """Raise ValueError where a picture of this shape is too small to deblur with such a kernel."""
+    """Raise ValueError for an image too small to be restored with a kernel of this size."""
     h, w = shape[:2]
     if min(h, w) < SMALLEST:
-        raise ValueError(f"got an image of {w}x{h} pixels, expected at least {SMALLEST}x{SMALLEST}")
+        raise ValueError(f"the image must have at least {SMALLEST}x{SMALLEST} pixels, got {w}x{h}")
     if isinstance(kernel_size, str):
         return
     sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     if sides[0] > h or sides[1] > w:
-        raise ValueError(f"kernel size {max(sides)} is larger than the image of {w}x{h}; use a smaller one")
+        raise ValueError(f"`kernel_size` must not exceed the image of {w}x{h} pixels, got {max(sides)}")
 
 
-def _region(picture: NDArray, settings: Config) -> Region:
-    h, w = picture.shape[:2]
-    if settings.region is not None:
-        region = Region(*settings.region)
-        if region.x + region.width > w or region.y + region.height > h:
-            raise ValueError(f"region {','.join(map(str, region))} reaches beyond the picture of {w}x{h} pixels")
-        return region
-    return most_informative_region(picture, settings.patch) if settings.patch else Region(0, 0, w, h)
+def check_deconvolve(config: Config, shape: Sequence[int]) -> None:
+    """Raise ValueError if the network's own image is the answer but would cover a part of the image only."""
+    if not config.deconvolve and (config.region or 0 < config.patch < max(shape[:2])):
+        raise ValueError(
+            "`deconvolve` = False needs a network that sees the whole image. Set `deconvolve` = True, or `patch` = 0 "
+            "and no `region`."
+        )
 
 
-def _edges(picture: NDArray, part: NDArray, settings: Config, size: int | None) -> KernelEstimate:
-    """`edge_start` on enough of the picture; again with other settings, on more of it, where that looks doubtful."""
+def init_file(init: str) -> Path | None:
+    """File of the initial kernel; None if `init` is a name.
 
-    def gray(side):
-        chosen = settings.region is not None or not settings.patch
-        return luma(part if chosen else most_informative_region(picture, side).of(picture))[..., 0]
+    Raises:
+        ValueError: if `init` is neither a name nor a file.
+    """
+    if init == "random" or init_names(init):
+        return None
+    if not Path(init).is_file():
+        raise ValueError(
+            f"`init` must be random, {', '.join(INITS)}, several joined by a plus such as edges+learned, or the file "
+            f"of a kernel, got {init!r}"
+        )
+    return Path(init)
 
-    side = max(settings.patch, EDGE_PATCH)
-    edges = search_kernel(gray(side), size)
-    if edges.doubtful:
-        edges = search_kernel(gray(side * 3 // 2), size, settings=SECOND_SETTINGS, before=edges)
-    return edges
 
+def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) -> PreparedImage:
+    """Choose the region of an image and estimate kernel size and initial kernels.
 
-def prepare(picture: NDArray, settings: Config, *, kernel: NDArray | None = None) -> PreparedImage:
-    """The task of a picture (h, w, c), float in [0, 1]: patch chosen, start and kernel size found.
+    Args:
+        image: (h, w, c) in [0, 1].
+        config: the run.
+        kernel: a known kernel with odd sides, which stays as it is.
 
-    A given `kernel` (odd and square) is kept as it is. Raises ValueError for a picture, region or starting kernel that
-    does not go with the kernel size.
+    Raises:
+        ValueError: for an image, region or initial kernel that does not go with the kernel size.
     """
     began = time.perf_counter()
-    # here, as each size of picture has programs of its own
-    clear_programs()
-    picture = np.asarray(picture, np.float32)
-    check_size(picture.shape, settings.kernel_size)
-    if settings.linear:
-        picture = srgb_to_linear(picture)
-    region = _region(picture, settings)
-    part = region.of(picture)
-    check_size(part.shape, settings.kernel_size)
-    h, w = part.shape[:2]
-    words = init_names(settings.start)
-    edges, shape = None, None
-    given: list[NDArray] = []
-    warnings: list[str] = []
-    size = settings.kernel_size if isinstance(settings.kernel_size, int) else None
-    if size:
-        shape = (size, size)
-    elif settings.kernel_size == "half":
-        shape = ((h + 1) // 2 | 1, (w + 1) // 2 | 1)
+    image = np.asarray(image, np.float32)
+    check_size(image.shape, config.kernel_size)
+    if config.linear:
+        image = srgb_to_linear(image)
+    region = _region(image, config)
+    part = region.of(image)
+    check_size(part.shape, config.kernel_size)
+    estimate, shape, initial, warnings = None, None, (), ()
     if kernel is not None:
         shape = kernel.shape
-    elif not words and settings.start != "random":
-        given = [read_kernel(settings.start)]
-        shape = shape or (round_up_size(max(given[0].shape)),) * 2
-    if kernel is None and (set(words) & set(ESTIMATES) or shape is None):
-        edges = _edges(picture, part, settings, size)
-        warnings += [edges.warning] if edges.warning else []
-        if shape is None:
-            found = edges.kernel.shape[0]
-            roomy = min(round_up_size(found), (min(h, w) - 1) // 2 * 2 + 1)
-            # a network makes do with a kernel cut to the part that it sees
-            shape = (max(found, roomy) if settings.preset == "instant" else roomy,) * 2
-    assert shape is not None
-    if settings.steps and kernel is None:
-        shape, told = _size_of(settings, shape, (h, w), found=edges is not None and size is None)
-        warnings += [told] if told else []
-    observed = luma(part) if settings.color == "luma" else part
-    observed = clean_image(observed) if settings.clean else observed
-    if kernel is not None:
-        starts = [InitialKernel("known kernel", np.asarray(kernel, np.float32))]
-    elif words:
-        starts = [InitialKernel(word, _started(word, shape, edges, settings)) for word in words]
+        initial = (InitialKernel("known kernel", np.asarray(kernel, np.float32)),)
     else:
-        starts = [InitialKernel(settings.start, place_kernel(k, shape)) for k in given]
-    if settings.preset == "instant" and edges is not None and settings.kernel_size == "auto":
-        # there is no network to leave room for
-        side = max(part.stop - part.start for part in support(starts[0].kernel)) | 1
-        starts = [start._replace(kernel=place_kernel(start.kernel, side)) for start in starts]
-        shape = (side, side)
+        shape, initial, estimate, warnings = _initialize(image, part, config)
     check_size(part.shape, shape)
-    known = kernel is not None
-    spent = time.perf_counter() - began
-    return PreparedImage(picture, region, observed, (h, w), shape, tuple(starts), known, edges, tuple(warnings), spent)
-
-
-def _size_of(
-    settings: Config, shape: tuple[int, int], room: tuple[int, int], found: bool
-) -> tuple[tuple[int, int], str | None]:
-    """The kernel shape that the method has for the wanted one, and a warning where a found one does not fit."""
-    sides = kernel_sizes(settings.method, settings.options)
-    wanted = max(shape)
-    if sides is None:
-        return shape, None
-    fitting = [side for side in sides if side <= min(room)]
-    large = [side for side in sides if side >= wanted]
-    if large and (large[0] in fitting or not found):
-        return (large[0], large[0]), None
-    if not found or not fitting:
-        what = f"the largest of {settings.method} in a picture of {room[1]}x{room[0]}"
-        raise ValueError(f"kernel size {wanted} is larger than {max(fitting, default=0)}, {what}; use another --method")
-    return (fitting[-1], fitting[-1]), (
-        f"a kernel of up to {wanted} pixels was found, {settings.method} takes one of {fitting[-1]} here; "
-        "--method robust takes any"
+    observed = luma(part) if config.color == "luma" else part
+    return PreparedImage(
+        image=image,
+        region=region,
+        observed=clean_image(observed) if config.remove_impulses else observed,
+        padded_shape=(part.shape[0], part.shape[1]),
+        kernel_shape=shape,
+        initial_kernels=initial,
+        is_kernel_known=kernel is not None,
+        estimate=estimate,
+        warnings=warnings,
+        seconds=time.perf_counter() - began,
     )
 
 
-def _started(word: str, shape: tuple[int, int], edges: KernelEstimate | None, settings: Config) -> NDArray[np.float32]:
-    """The kernel, of this shape and with sum one, that a word for a start stands for."""
-    if word == "uniform":
+def _region(image: NDArray, config: Config) -> Region:
+    h, w = image.shape[:2]
+    if config.region is not None:
+        region = Region(*config.region)
+        if region.x + region.width > w or region.y + region.height > h:
+            raise ValueError(f"`region` must lie within the image of {w}x{h} pixels, got {','.join(map(str, region))}")
+        return region
+    return most_informative_region(image, config.patch) if config.patch else Region(0, 0, w, h)
+
+
+def _initialize(
+    image: NDArray, part: NDArray, config: Config
+) -> tuple[tuple[int, int], tuple[InitialKernel, ...], KernelEstimate | None, tuple[str, ...]]:
+    """Kernel shape, initial kernels, edge-based estimate and warnings for an unknown kernel."""
+    h, w = part.shape[:2]
+    names = init_names(config.init)
+    size = config.kernel_size if isinstance(config.kernel_size, int) else None
+    shape = (size, size) if size else None
+    if config.kernel_size == "half":
+        shape = ((h + 1) // 2 | 1, (w + 1) // 2 | 1)
+    from_file = read_kernel(config.init) if not names and config.init != "random" else None
+    if from_file is not None:
+        shape = shape or (round_up_size(max(from_file.shape)),) * 2
+    estimate, warnings = None, ()
+    if set(names) & set(ESTIMATES) or shape is None:
+        estimate = _estimate(image, part, config, size)
+        warnings = (estimate.warning,) if estimate.warning else ()
+    if shape is None:
+        assert estimate is not None
+        shape = _found_shape(estimate, (h, w), config)
+    if config.is_optimized:
+        shape, warning = _method_shape(config, shape, (h, w), is_found=estimate is not None and size is None)
+        warnings += (warning,) if warning else ()
+    if from_file is not None:
+        initial = (InitialKernel(config.init, place_kernel(from_file, shape)),)
+    else:
+        initial = tuple(InitialKernel(name, _initial_kernel(name, shape, estimate, config)) for name in names)
+    if not config.is_optimized and estimate is not None and config.kernel_size == "auto":
+        # no network needs room around the kernel
+        side = max(part.stop - part.start for part in support(initial[0].kernel)) | 1
+        initial = tuple(item._replace(kernel=place_kernel(item.kernel, side)) for item in initial)
+        shape = (side, side)
+    return shape, initial, estimate, warnings
+
+
+def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -> KernelEstimate:
+    """Edge-based estimate on enough of the image; a doubtful one is repeated with other settings on a larger patch."""
+
+    def gray(side):
+        is_chosen = config.region is not None or not config.patch
+        return luma(part if is_chosen else most_informative_region(image, side).of(image))[..., 0]
+
+    side = max(config.patch, EDGE_PATCH)
+    estimate = search_kernel(gray(side), size)
+    if estimate.doubtful:
+        estimate = search_kernel(gray(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
+    return estimate
+
+
+def _found_shape(estimate: KernelEstimate, part: tuple[int, int], config: Config) -> tuple[int, int]:
+    side = estimate.kernel.shape[0]
+    roomy = min(round_up_size(side), (min(part) - 1) // 2 * 2 + 1)
+    # a network can do with a kernel cut to the part that it sees
+    return (roomy if config.is_optimized else max(side, roomy),) * 2
+
+
+def _method_shape(
+    config: Config, shape: tuple[int, int], part: tuple[int, int], is_found: bool
+) -> tuple[tuple[int, int], str | None]:
+    """Kernel shape that the method has for the needed one, and a warning if a found one does not fit."""
+    sides = config.spec.available_sizes(config.options)
+    needed = max(shape)
+    if sides is None:
+        return shape, None
+    fitting = [side for side in sides if side <= min(part)]
+    large = [side for side in sides if side >= needed]
+    if large and (large[0] in fitting or not is_found):
+        return (large[0], large[0]), None
+    if not is_found or not fitting:
+        raise ValueError(
+            f"`kernel_size` must be at most {max(fitting, default=0)} for {config.method} in an image of "
+            f"{part[1]}x{part[0]} pixels, got {needed}. Choose another `method`."
+        )
+    return (fitting[-1], fitting[-1]), (
+        f"the estimated kernel has up to {needed} pixels, but {config.method} takes {fitting[-1]} here; the method "
+        "robust takes any size"
+    )
+
+
+def _initial_kernel(
+    name: str, shape: tuple[int, int], estimate: KernelEstimate | None, config: Config
+) -> NDArray[np.float32]:
+    """Initial kernel of a name, of this shape and with sum one."""
+    if name == "uniform":
         return np.full(shape, 1 / (shape[0] * shape[1]), np.float32)
-    assert edges is not None
-    if word == "edges":
-        return place_kernel(edges.kernel, shape)
+    assert estimate is not None
+    if name == "edges":
+        return place_kernel(estimate.kernel, shape)
     if shape[0] != shape[1]:
-        what = f"got a kernel of {shape[1]}x{shape[0]} pixels, expected a square one for the start encoder"
-        raise ValueError(f"{what}; use another --kernel-size")
-    folder = weights_folder(settings.options.get("weights", ""))
-    return learned_kernel(edges, shape[0], folder)
-
-
-def check_deconvolve(settings: Config, shape: Sequence[int]) -> None:
-    """Raise ValueError where the network's own image is asked for but covers a part of the picture alone."""
-    if not settings.finish and (settings.region or 0 < settings.patch < max(shape[:2])):
-        raise ValueError(
-            "without --finish the network must see the whole picture: add --finish, or --patch 0 without --region"
-        )
-
-
-def init_file(start: str) -> Path | None:
-    """The kernel file that a start names, or None. Raises ValueError where it is neither a word nor a file."""
-    if start == "random" or init_names(start):
-        return None
-    if not Path(start).is_file():
-        raise ValueError(
-            f"got start {start!r}, expected random, {', '.join(INITS)}, several such as edges+encoder, or the file of "
-            "a kernel"
-        )
-    return Path(start)
+        raise ValueError(f"`init` = learned needs a square kernel, got {shape[1]}x{shape[0]}. Set `kernel_size`.")
+    return learned_kernel(estimate, shape[0], weights_folder(config.options.get("weights", "")))

@@ -1,12 +1,11 @@
-"""From blurred pictures to sharp ones: color, patch, start, kernel size, method, choice, finish."""
+"""Restoration of prepared images: optimize, select, deconvolve."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,201 +14,184 @@ from numpy.typing import NDArray
 
 from jbid.deconvolution.tiled import deconvolve_tiled
 from jbid.engine.batching import run_batched
-from jbid.engine.checkpoint import Checkpoint
-from jbid.engine.driver import Progress, RunResult
+from jbid.engine.driver import RunContext, RunResult
 from jbid.engine.wrappers import over_images
-from jbid.kernel_estimation.ranking import Candidate
 from jbid.ops.color import linear_to_srgb, rgb_to_ycbcr, ycbcr_to_rgb
 from jbid.ops.noise import estimate_noise
 from jbid.pipeline.config import Config, build
-from jbid.pipeline.grouping import pad_unknown
-from jbid.pipeline.prepare import PreparedImage, check_deconvolve, prepare
-from jbid.pipeline.select import rank_initial, select
+from jbid.pipeline.grouping import batch_key, group_by, pad_unknown, padded_shapes
+from jbid.pipeline.prepare import PreparedImage, prepare
+from jbid.pipeline.restoration import Restoration
+from jbid.pipeline.select import Selection, rank_initial, select
 from jbid.runtime.compile import jit
 from jbid.types import Method
 
-# standard deviation of noise from which on the own image of a network that was stopped early is better than a
-# deconvolution, docs/experiments.md
+# standard deviation of noise above which the own image of a network that stops early beats a deconvolution,
+# docs/development-notes.md
 NETWORK_NOISE = 0.06
 
 
 @functools.cache
-def _noise():
+def _noise_estimator():
     return jit(estimate_noise)
 
 
-class Restoration(NamedTuple):
-    """One picture's answer."""
-
-    image: NDArray[np.float32]  # h w c, in [0, 1]: finished if asked for
-    kernel: NDArray[np.float32]  # sums to one
-    network_image: NDArray[np.float32] | None  # of the region: the network's own, not finished
-    losses: NDArray[np.float32]  # steps done, seeds
-    stopped: NDArray[np.int32]  # steps after which each seed stopped itself, 0 where it did not
-    complete: bool  # False where the run was interrupted
-    finished: bool  # whether the image is a deconvolution with the kernel; else it is the network's
-    noise: float  # estimated standard deviation
-    chosen: str  # "seed 3", "start", "mean of seeds" or "known kernel"
-    candidates: list[Candidate]  # what was chosen from, the chosen one first
-    kernels: list[NDArray[np.float32]]  # theirs; empty where no network ran
-    spread: NDArray[np.float32] | None  # of the region: standard deviation over the good seeds
-    warnings: tuple[str, ...]
-    seconds: float  # this picture's share of the launch, and its start and finish
-
-
 @functools.lru_cache(maxsize=8)
-def _method(settings_json: str, shape: tuple[int, int], channels: int, kernel_bytes: bytes | None) -> Method:
-    # one method object per distinct setting, so that `run` finds its compiled functions again
-    settings = Config(**json.loads(settings_json))
+def _method(config_json: str, shape: tuple[int, int], channels: int, kernel_bytes: bytes | None) -> Method:
+    # one method object for equal configurations, so that `run` reuses its compiled functions
+    config = Config(**json.loads(config_json))
     kernel = None if kernel_bytes is None else jnp.asarray(np.frombuffer(kernel_bytes, np.float32).reshape(shape))
-    return over_images(build(settings, shape, channels, kernel))
+    return over_images(build(config, shape, channels, kernel))
 
 
-def initial_kernels(task: PreparedImage, seeds: int) -> NDArray[np.float32]:
-    """The kernel that each seed sets out from, (seeds, kh, kw): the starts in turn."""
-    return np.stack([task.starts[i % len(task.starts)].kernel for i in range(seeds)])
+def optimize(prepared: Sequence[PreparedImage], config: Config, context: RunContext | None = None) -> RunResult:
+    """Run the method on images of one padded shape and kernel size, all images x seeds at once as memory allows.
 
-
-def optimize(tasks: Sequence[PreparedImage], settings: Config, **options) -> RunResult:
-    """The method on tasks of one shape and kernel size, on all images x seeds at once, as far as memory allows.
-
-    All that the result holds has leading axes of images and seeds, the losses behind their steps.
+    Returns:
+        A result whose arrays have leading axes of images and seeds; the losses have them after the steps.
     """
-    first = tasks[0]
-    known = first.starts[0].kernel.tobytes() if first.known else None
-    # what is decided already must not make a new method
-    same = settings._replace(kernel_size="auto", patch=0, region=None, start="", seed=0)
+    first = prepared[0]
+    known = first.initial_kernels[0].kernel.tobytes() if first.is_kernel_known else None
+    # fields that prepare has dealt with must not make a new method
+    same = config._replace(kernel_size="auto", patch=0, region=None, init="", seed=0)
     method = _method(json.dumps(same._asdict()), first.kernel_shape, first.observed.shape[-1], known)
-    both = (len(tasks), settings.seeds)
-    keys = jax.vmap(jax.random.key)(settings.seed + jnp.arange(settings.seeds))
-    starts = None
-    if known is None and first.starts:
-        starts = np.concatenate([initial_kernels(task, settings.seeds) for task in tasks])
-    h, w = (max(sides) for sides in zip(*(task.room for task in tasks)))
-    observed = np.stack([pad_unknown(task.observed, (h, w)) for task in tasks])
+    batch = (len(prepared), config.n_seeds)
+    keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.n_seeds))
+    init_kernel = None
+    if known is None and first.initial_kernels:
+        init_kernel = np.concatenate([item.kernels_of_seeds(config.n_seeds) for item in prepared])
+    h, w = (max(sides) for sides in zip(*(item.padded_shape for item in prepared)))
+    observed = np.stack([pad_unknown(item.observed, (h, w)) for item in prepared])
     result = run_batched(
         method,
-        jnp.tile(keys, len(tasks)),
-        observed.repeat(settings.seeds, 0),
-        settings.steps,
-        start=starts,
-        **options,
+        jnp.tile(keys, len(prepared)),
+        observed.repeat(config.n_seeds, 0),
+        config.steps,
+        init_kernel=init_kernel,
+        context=context,
     )
     return result._replace(
-        restored=jax.tree.map(lambda x: x.reshape(*both, *x.shape[1:]), result.restored),
-        losses=result.losses.reshape(-1, *both),
-        stopped=result.stopped.reshape(both),
+        output=jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), result.output),
+        losses=result.losses.reshape(-1, *batch),
+        stopped=result.stopped.reshape(batch),
     )
 
 
-def solve(
-    tasks: Sequence[PreparedImage],
-    settings: Config,
-    *,
-    memory: int | None = None,
-    on_chunk: Callable[[Progress], bool | None] | None = None,
-    on_fewer: Callable[[int, int], object] | None = None,
-    on_tile: Callable[[int, int], object] | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> list[Restoration]:
-    """Optimize tasks whose observed parts and kernels have one size together, choose, and restore the pictures.
+def solve(prepared: Sequence[PreparedImage], config: Config, *, context: RunContext | None = None) -> list[Restoration]:
+    """Restore prepared images whose padded shapes and kernel sizes are equal.
 
-    Parts of several sizes may go together where `Task.room` is the same (`rooms`). Pictures and seeds are spread over
-    the local devices, as many at once as `memory` (bytes on each) allows: `jbid.scale.run_in_parts`, which
-    `on_fewer` is for.
+    Seed i begins with `jax.random.key(config.seed + i)`. For each image, the kernels of all seeds, their average and
+    the initial kernels are ranked by the no-reference score; failed seeds are dropped. The image is a deconvolution
+    with the chosen kernel, or the best seed's own image, by `config.deconvolve`. With color "luma" the network sees
+    full-range Y alone, and its own image takes the chroma of the blurred one.
 
-    Seed i starts from `jax.random.key(settings.seed + i)`. For each picture, the kernels of all seeds, their aligned
-    mean and the start are judged without the truth by `jbid.score`; failed seeds are dropped. With `settings.finish`
-    the picture is deconvolved with the chosen kernel; without, and with "auto" where noise is very high
-    and the method stops itself, the seeds alone are judged, and the answer is the best one's own image and kernel. With
-    "luma" the network sees full-range Y alone, and that image takes its chroma from the blurred picture.
+    Args:
+        prepared: from `prepare`.
+        config: the run.
+        context: memory, checkpoint, progress and cancellation; none of them changes the result.
     """
     began = time.perf_counter()
-    result = None
-    if settings.steps:
-        told = {"on_chunk": on_chunk, "on_fewer": on_fewer}
-        result = optimize(tasks, settings, memory=memory, checkpoint=checkpoint, **told)
-        restored = jax.device_get(result.restored)
-    share = (time.perf_counter() - began) / len(tasks)
-    answers = []
-    for i, task in enumerate(tasks):
-        began = time.perf_counter()
-        noise = float(_noise()(jnp.asarray(task.observed)))
-        whole = task.region[2:] == task.picture.shape[1::-1]
-        # a network that does not stop itself has fitted the noise in the end
-        own_is_better = noise > NETWORK_NOISE and settings.options.get("stop", False)
-        too_noisy = settings.finish == "auto" and whole and own_is_better
-        finished = result is None or (bool(settings.finish) and not too_noisy)
-        if result is None:
-            candidates = rank_initial(task) if task.edges else []
-            kernel, own, spread = task.starts[0].kernel, None, None
-            kernels: list[NDArray] = []
-            losses, stopped, complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
-        else:
-            losses, stopped, complete = result.losses[:, i], result.stopped[i], result.complete
-            h, w = task.observed.shape[:2]
-            images = restored.image[i, :, :h, :w]
-            own, candidates, kernels, spread = select(task, settings, images, restored.kernel[i], losses, finished)
-            kernel = kernels[0]
-        image = _picture(task, finished, settings, kernel, own, on_tile)
-        warnings = task.warnings
-        if too_noisy and not finished:
-            warnings += (f"noise of {noise:.2f}: the network's own image is kept; --finish deconvolves all the same",)
-        chosen = candidates[0].name if candidates else "known kernel"
-        if candidates and candidates[0].failure == "delta kernel":
-            warnings += ("no blur was found; the picture stays nearly as it was",)
-        elif candidates and candidates[0].failure:
-            warnings += (f"every answer failed; the least bad one is kept ({candidates[0].failure})",)
-        seconds = task.seconds + share + time.perf_counter() - began
-        answers.append(
-            Restoration(
-                image,
-                kernel,
-                own,
-                losses,
-                stopped,
-                complete,
-                finished,
-                noise,
-                chosen,
-                candidates,
-                kernels,
-                spread,
-                warnings,
-                seconds,
-            )
-        )
-    return answers
+    context = context or RunContext()
+    result = optimize(prepared, config, context) if config.is_optimized else None
+    share = (time.perf_counter() - began) / len(prepared)
+    return [_restore(i, item, config, result, context, share) for i, item in enumerate(prepared)]
 
 
-def _picture(
-    task: PreparedImage, finish: bool, settings: Config, kernel: NDArray, own: NDArray | None, on_tile
-) -> NDArray:
-    if finish or own is None:
-        image = deconvolve_tiled(task.picture, kernel, on_tile=on_tile)
-    elif settings.color == "luma" and task.picture.shape[-1] == 3:
-        image = ycbcr_to_rgb(np.concatenate([own, rgb_to_ycbcr(task.picture)[..., 1:]], -1))
-    else:
-        image = own
-    return linear_to_srgb(np.clip(image, 0, 1)) if settings.linear else image
-
-
-def deblur(
-    images: Sequence[NDArray],
-    settings: Config,
-    *,
-    kernel: NDArray | None = None,
-    **options: Any,
+def restore(
+    images: Sequence[NDArray], config: Config, *, kernel: NDArray | None = None, context: RunContext | None = None
 ) -> list[Restoration]:
-    """Deblur pictures of one shape (h, w, c), float in [0, 1]: `prepare`, then `solve` for each kernel size found.
+    """Prepare and solve images (h, w, c) in [0, 1]; those of one shape and kernel size run together.
 
-    `options` are those of `solve`. Raises ValueError for what cannot be deblurred.
+    Args:
+        images: any number, of any sizes.
+        config: the run.
+        kernel: a known kernel with odd sides.
+        context: memory, progress and cancellation.
+
+    Raises:
+        ValueError: as `jbid.pipeline.prepare.prepare`.
     """
-    for picture in images:
-        check_deconvolve(settings, picture.shape)
-    tasks = [prepare(picture, settings, kernel=kernel) for picture in images]
-    answers: dict[int, Restoration] = {}
-    for shape in sorted({task.kernel_shape for task in tasks}):
-        at = [i for i, task in enumerate(tasks) if task.kernel_shape == shape]
-        answers |= zip(at, solve([tasks[i] for i in at], settings, **options))
-    return [answers[i] for i in range(len(tasks))]
+    padded = padded_shapes([image.shape for image in images], config)
+    prepared = [
+        prepare(image, config, kernel=kernel)._replace(padded_shape=padded[image.shape[:2]]) for image in images
+    ]
+    restorations: dict[int, Restoration] = {}
+    indices = range(len(prepared))
+    for group in group_by(indices, lambda i: batch_key(prepared[i])):
+        restorations |= zip(group, solve([prepared[i] for i in group], config, context=context))
+    return [restorations[i] for i in indices]
+
+
+def _restore(
+    index: int, prepared: PreparedImage, config: Config, result: RunResult | None, context: RunContext, share: float
+) -> Restoration:
+    """Restoration of one image from the result of the run; None: the method runs none."""
+    began = time.perf_counter()
+    noise = float(_noise_estimator()(jnp.asarray(prepared.observed)))
+    is_too_noisy = config.deconvolve == "auto" and _is_network_better(prepared, config, noise)
+    is_deconvolved = result is None or (bool(config.deconvolve) and not is_too_noisy)
+    if result is None:
+        selection = Selection(None, rank_initial(prepared), [], None)
+        kernel = prepared.initial_kernels[0].kernel
+        losses, stopped, is_complete = np.zeros((0, 1), np.float32), np.zeros(1, np.int32), True
+    else:
+        losses, stopped, is_complete = result.losses[:, index], result.stopped[index], result.is_complete
+        h, w = prepared.observed.shape[:2]
+        images = np.asarray(result.output.image[index])[:, :h, :w]
+        selection = select(prepared, config, images, np.asarray(result.output.kernel[index]), losses, is_deconvolved)
+        kernel = selection.kernels[0]
+    image = _final_image(prepared, config, kernel, None if is_deconvolved else selection.network_image, context)
+    warnings = list(prepared.warnings)
+    if is_too_noisy and not is_deconvolved:
+        warnings.append(
+            f"the estimated noise is {noise:.2f}, so the network's own image is the answer; `deconvolve` = True "
+            "deconvolves all the same"
+        )
+    warnings += _failure_warnings(selection)
+    return Restoration(
+        image=image,
+        kernel=kernel,
+        network_image=selection.network_image,
+        losses=losses,
+        stopped=stopped,
+        is_complete=is_complete,
+        is_deconvolved=is_deconvolved,
+        noise=noise,
+        chosen=selection.candidates[0].name if selection.candidates else "known kernel",
+        candidates=selection.candidates,
+        kernels=selection.kernels,
+        spread=selection.spread,
+        warnings=tuple(warnings),
+        seconds=prepared.seconds + share + time.perf_counter() - began,
+        prepared=prepared,
+        settings=config._asdict(),
+    )
+
+
+def _is_network_better(prepared: PreparedImage, config: Config, noise: float) -> bool:
+    """True if the network's own image beats a deconvolution.
+
+    A network that does not stop early has fitted the noise in the end, and one that saw a part has no whole image.
+    """
+    is_whole = prepared.region[2:] == prepared.image.shape[1::-1]
+    return is_whole and noise > NETWORK_NOISE and config.spec.stops_early(config.options)
+
+
+def _failure_warnings(selection: Selection) -> list[str]:
+    failure = selection.candidates[0].failure if selection.candidates else None
+    if failure == "delta kernel":
+        return ["no blur detected; the image is almost unchanged"]
+    return [f"all candidates failed the checks; the best of them is the answer ({failure})"] if failure else []
+
+
+def _final_image(
+    prepared: PreparedImage, config: Config, kernel: NDArray, network_image: NDArray | None, context: RunContext
+) -> NDArray[np.float32]:
+    if network_image is None:
+        image = deconvolve_tiled(prepared.image, kernel, on_tile=context.on_tile)
+    elif config.color == "luma" and prepared.image.shape[-1] == 3:
+        image = ycbcr_to_rgb(np.concatenate([network_image, rgb_to_ycbcr(prepared.image)[..., 1:]], -1))
+    else:
+        image = network_image
+    image = np.clip(image, 0, 1)
+    return linear_to_srgb(image) if config.linear else image

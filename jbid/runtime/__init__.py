@@ -1,1 +1,1 @@
-"""jbid.runtime."""
+"""Surroundings of a run: compilation, memory, processes, console and command line."""

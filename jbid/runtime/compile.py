@@ -1,4 +1,4 @@
-"""jbid.runtime.compile."""
+"""Compilation: `jax.jit` with options for the backend, the cache of compiled programs, and its limits."""
 
 from __future__ import annotations
 
@@ -15,45 +15,15 @@ import jax.numpy as jnp
 
 from jbid.runtime.environment import cpu_info
 
-MAPPING_SHARE = 0.5  # of the mappings that a process may have; a picture of a new size takes some thousand
-
-
-def clear_programs() -> None:
-    """Let go of all compiled programs where this process comes near to as many mappings as Linux allows it.
-
-    XLA's programs for CPUs take hundreds each. Where there are none left (65,530, unless vm.max_map_count says
-    otherwise, enough for Lai's first 88 images), the compiler ends the process with "Unable to allocate section
-    memory". Nothing happens on other systems.
-    """
-    try:
-        most = int(Path("/proc/sys/vm/max_map_count").read_text())
-        with open("/proc/self/maps", "rb") as file:
-            count = sum(1 for _ in file)
-    except OSError:
-        return
-    if count > MAPPING_SHARE * most:
-        import jax
-
-        jax.clear_caches()
-        gc.collect()
-
-
-def enable_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder: the next start with the same sizes compiles nothing."""
-    import jax
-    from platformdirs import user_cache_path
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # programs are made for the instructions of one processor, and home folders are shared between machines
-        processor = hashlib.sha256((cpu_info("model name") + cpu_info("flags")).encode()).hexdigest()[:8]
-        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("jbid") / processor))
+# of the memory mappings that Linux allows a process; an image of a new size needs some thousand
+MAPPING_SHARE = 0.5
 
 
 @functools.cache
 def _compiler_options(backend: str) -> dict[str, str]:
-    """On CPU, XLA's own convolutions in place of YNNPACK's, whose gradients take twice as long; reductions stay there.
+    """On CPU, XLA's own convolutions instead of YNNPACK's, whose gradients are slow; reductions stay YNNPACK's.
 
-    Measured by benchmarks/design_choices.py. Ignored by versions of jaxlib that do not know the flag.
+    Measured by benchmarks/design_choices.py. Versions of jaxlib without the flag ignore it.
     """
     if backend != "cpu":
         return {}
@@ -65,6 +35,37 @@ def _compiler_options(backend: str) -> dict[str, str]:
     return options
 
 
-def jit(f: Callable, **kwargs) -> Any:
+def jit(f: Callable, **kwargs: Any) -> Any:
     """`jax.jit(f, **kwargs)` with the compiler options that suit the backend."""
     return jax.jit(f, compiler_options=_compiler_options(jax.default_backend()), **kwargs)
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, so that the next run of the same sizes compiles nothing.
+
+    The environment variable JAX_COMPILATION_CACHE_DIR overrides the folder.
+    """
+    from platformdirs import user_cache_path
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # programs suit the instructions of one processor, and machines share home folders
+        processor = hashlib.sha256((cpu_info("model name") + cpu_info("flags")).encode()).hexdigest()[:8]
+        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("jbid") / processor))
+
+
+def clear_programs() -> None:
+    """Clear all compiled programs once they use half of the memory mappings that Linux allows a process.
+
+    XLA's CPU programs use hundreds of mappings each. At the limit (vm.max_map_count, by default 65,530) the compiler
+    aborts the process with "Unable to allocate section memory". Nothing happens on other systems. Only programs that
+    own their process call this, because it clears the caches of the whole process.
+    """
+    try:
+        limit = int(Path("/proc/sys/vm/max_map_count").read_text())
+        with open("/proc/self/maps", "rb") as file:
+            count = sum(1 for _ in file)
+    except OSError:
+        return
+    if count > MAPPING_SHARE * limit:
+        jax.clear_caches()
+        gc.collect()

@@ -1,4 +1,4 @@
-"""jbid.runtime.distributed."""
+"""Runs over several processes or hosts."""
 
 from __future__ import annotations
 
@@ -6,46 +6,54 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
-def initialize_distributed(given: str | None) -> None:
-    """Connect with the other processes of a run over several hosts, as --distributed says. Raises ValueError."""
-    if given is None:
-        return
+def initialize_distributed(address: str) -> None:
+    """Connect with the other processes of a run over several hosts.
+
+    Args:
+        address: "HOST:PORT,N,I" for process I of N with the coordinator at HOST:PORT; "" detects a TPU pod or Slurm.
+
+    Raises:
+        ValueError: for another address, or if there is no connection.
+    """
     import jax
 
-    # else SIGTERM would be taken for a notice and not end the process
+    # otherwise SIGTERM would announce a preemption instead of ending the process
     jax.config.update("jax_enable_preemption_service", False)
-    parts: tuple[Any, ...] = ()
-    if given:
-        address, _, numbers = given.partition(",")
+    arguments: tuple[Any, ...] = ()
+    if address:
+        host, _, numbers = address.partition(",")
         try:
-            count, index = (int(part) for part in numbers.split(","))
+            count, index = (int(number) for number in numbers.split(","))
         except ValueError:
             count = index = -1
-        if ":" not in address or not 0 <= index < count:
-            raise ValueError(f"got --distributed {given}, expected HOST:PORT,N,I with I from 0 to N - 1")
-        parts = address, count, index
+        if ":" not in host or not 0 <= index < count:
+            raise ValueError(f"`distributed` must be HOST:PORT,N,I with I from 0 to N - 1, got {address}")
+        arguments = host, count, index
     try:
-        jax.distributed.initialize(*parts)
+        jax.distributed.initialize(*arguments)
     except (RuntimeError, ValueError) as error:
-        hint = "" if given else "; it is neither a TPU pod nor Slurm, give HOST:PORT,N,I"
-        raise ValueError(f"--distributed {given}: {str(error).splitlines()[0]}{hint}") from None
+        hint = "" if address else ". This is neither a TPU pod nor Slurm: give HOST:PORT,N,I."
+        raise ValueError(f"`distributed` {address}: {str(error).splitlines()[0]}{hint}") from None
 
 
-def local_share(work: Sequence[Any]) -> Sequence[Any]:
-    """The consecutive part of the work that is this process's, all of it where there is but one."""
+def local_share(items: Sequence[_T]) -> Sequence[_T]:
+    """The consecutive share of the items that this process works on; all of them for a single process."""
     import jax
 
     count, index = jax.process_count(), jax.process_index()
-    return work[len(work) * index // count : len(work) * (index + 1) // count]
+    return items[len(items) * index // count : len(items) * (index + 1) // count]
 
 
-def wait_for_all(what: str, seconds: int = 30 * 86400) -> None:
-    """Return when all processes of the run have come as far, however long that takes; at once where there is one.
+def wait_for_all(name: str, seconds: int = 30 * 86400) -> None:
+    """Wait until all processes of the run have reached the barrier `name`; return at once for a single process.
 
-    Raises jax.errors.JaxRuntimeError where they have not after so many seconds.
+    Raises:
+        jax.errors.JaxRuntimeError: if they have not within `seconds`.
     """
     import jax
 
@@ -54,27 +62,27 @@ def wait_for_all(what: str, seconds: int = 30 * 86400) -> None:
     from orbax.checkpoint.multihost import sync_global_processes
 
     sys.stdout.flush()
-    # Ctrl-C is the system's matter meanwhile, as no Python runs; all that was made is kept
+    # no Python code runs meanwhile, so the system handles Ctrl-C; all results are saved already
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        # with their numbers given, by the coordinator and not by a collective, which gives up after half a minute
-        sync_global_processes(what, timeout=seconds, processes=set(range(jax.process_count())))
+        # with explicit processes the coordinator synchronizes, and not a collective, which gives up after half a minute
+        sync_global_processes(name, timeout=seconds, processes=set(range(jax.process_count())))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def leave_early(code: int) -> int:
-    """The exit code of a process of several that ends before its time; it may not return.
+    """Exit code of one of several processes that ends before the others; it may end the process itself.
 
-    Those that end for the same reason, as for a wrong option, end together and in order. Else JAX would wait for
-    the others at the end, for minutes, and then abort.
+    Processes that end for the same reason, such as a wrong option, end together. Otherwise JAX would wait for the
+    others for minutes and then abort.
     """
     import jax
 
     try:
         wait_for_all("leaving", seconds=5)
     except jax.errors.JaxRuntimeError:
-        print("jbid: ends without the other processes, whose run ends with this one's", file=sys.stderr)
+        print("jbid: error: another process did not exit; aborting the distributed run", file=sys.stderr)
         sys.stderr.flush()
         os._exit(code)
     return code

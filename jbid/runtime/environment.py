@@ -1,10 +1,11 @@
-"""jbid.runtime.environment."""
+"""Environment of a result: versions, device and source commit."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jbid
 
 
 def source_commit() -> str | None:
-    """The commit of the source tree that runs, with a plus where it was changed; None outside of one."""
+    """Commit of the running source tree, with a plus if it has changes; None outside of a repository."""
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -23,7 +24,7 @@ def source_commit() -> str | None:
 
 
 def cpu_info(field: str) -> str:
-    """A line of Linux's /proc/cpuinfo; elsewhere what Python knows of the processor."""
+    """A field of Linux's /proc/cpuinfo; on other systems the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(field))
@@ -32,27 +33,19 @@ def cpu_info(field: str) -> str:
 
 
 def versions_and_device() -> dict[str, Any]:
-    """What a result should be read with: versions, backend, device name."""
-    import flax
+    """Versions of jbid and its libraries, device name, numbers of devices and processes, for a report."""
     import jax
-    import optax
 
-    device = jax.local_devices()[0]
     return {
-        "versions": {
-            "jbid": jbid.__version__,
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-        },
-        "device": device_name(device),
+        "versions": {"jbid": jbid.__version__} | {name: version(name) for name in ("jax", "flax", "optax")},
+        "device": device_name(jax.local_devices()[0]),
         "devices": jax.device_count(),
         "processes": jax.process_count(),
     }
 
 
-def device_name(device) -> str:
-    """The accelerator's name, or on CPU the processor's and how many cores this process may use."""
+def device_name(device: Any) -> str:
+    """Name of an accelerator; on CPU that of the processor, with the number of cores that this process may use."""
     if device.platform != "cpu":
         return device.device_kind
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""What the system gives a process: memory that the C library keeps mapped between steps, and mappings in number."""
+"""Memory of the process: settings of the C library's allocator."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TUNABLES = {
 
 
 def tune_malloc() -> None:
-    """Start this process anew with an allocator that keeps and reuses large blocks, in huge pages.
+    """Restart this process with an allocator that keeps and reuses large blocks, in huge pages.
 
-    XLA's CPU backend allocates its work space anew in each step; by default the C library takes it from and returns it
-    to the kernel every time, which costs up to half of a step in page faults (benchmarks/design_choices.py). The
-    setting can only be made before a process starts. Nothing happens on other systems than Linux, where
-    GLIBC_TUNABLES is set already, or with JBID_KEEP_MEMORY=0.
+    XLA's CPU backend allocates its work space in each step. By default the C library requests it from the kernel and
+    returns it every time, which costs page faults (benchmarks/design_choices.py). The setting applies only to a
+    process that starts. Nothing happens on systems other than Linux, with GLIBC_TUNABLES set, or with
+    JBID_KEEP_MEMORY=0.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or os.environ.get("JBID_KEEP_MEMORY") == "0":
         return

@@ -1,1 +1,1 @@
-"""jbid.methods.explore."""
+"""Explore: deblurring, blur transfer and synthesis with a learned family of blur operators (Tran et al., CVPR 2021)."""

@@ -1,0 +1,313 @@
+"""Public functions on NumPy arrays; `import jbid` offers all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+
+from jbid.deconvolution.tiled import TILE, deconvolve_tiled
+from jbid.engine.driver import RunContext
+from jbid.io.weights import weights_folder
+from jbid.kernel_estimation.search import KernelEstimate
+from jbid.methods.explore import blur_operator, transfer
+from jbid.ops import conv, motion, noise
+from jbid.pipeline.config import resolve
+from jbid.pipeline.prepare import check_deconvolve, pad_to_odd_square, prepare
+from jbid.pipeline.restoration import Restoration
+from jbid.pipeline.solve import restore
+from jbid.runtime.console import step_bar
+
+
+def _check_image(image: Any, name: str = "image") -> NDArray[np.float32]:
+    """The image as float32 (h, w, c) in [0, 1]; raises TypeError or ValueError for anything that is no image."""
+    expected = f"`{name}` must be an array (h, w) or (h, w, 3)"
+    if isinstance(image, (str, bytes)) or not hasattr(image, "__array__"):
+        raise TypeError(f"{expected}, got {type(image).__name__}. Read a file with jbid.read_image.")
+    array = np.asarray(image)
+    if array.dtype in (np.uint8, np.uint16):
+        array = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"{expected} of floats in [0, 1], uint8 or uint16, got {array.dtype}")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ValueError(f"{expected}, got the shape {np.shape(image)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"`{name}` must be finite, got NaN or infinite pixels")
+    if array.size and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"`{name}` must be in [0, 1], got values from {array.min():g} to {array.max():g}. Scale it first."
+        )
+    return np.asarray(array, np.float32)
+
+
+def _check_kernel(kernel: Any) -> NDArray[np.float32]:
+    """The kernel in a square of odd side, with sum one; raises ValueError for anything that is no kernel."""
+    array = np.asarray(kernel, np.float32)
+    if array.ndim != 2 or not np.isfinite(array).all() or array.min() < 0 or not array.sum() > 0:
+        raise ValueError(
+            "`kernel` must be a two-dimensional array of numbers that are not negative, one of them positive"
+        )
+    return pad_to_odd_square(array / array.sum())
+
+
+def _float_image(image: ArrayLike) -> Array:
+    """The image as a JAX array of floats; integers are scaled to [0, 1]."""
+    array = jnp.asarray(image)
+    return array / jnp.iinfo(array.dtype).max if jnp.issubdtype(array.dtype, jnp.integer) else array
+
+
+def deblur(
+    image: ArrayLike,
+    method: str = "edges",
+    *,
+    preset: Literal["quick", "paper"] = "quick",
+    kernel_size: int | Literal["auto", "half"] | None = None,
+    kernel: ArrayLike | None = None,
+    init: str | None = None,
+    n_seeds: int = 1,
+    seed: int = 0,
+    steps: int | None = None,
+    color: Literal["luma", "rgb"] | None = None,
+    region: tuple[int, int, int, int] | None = None,
+    patch: int | None = None,
+    deconvolve: bool | Literal["auto"] | None = None,
+    linear: bool = False,
+    progress: bool = False,
+    **method_options: Any,
+) -> Restoration:
+    """Restore one blurred image: y = k * x + n, with image x and kernel k unknown.
+
+    Args:
+        image: (h, w) or (h, w, 3), floats in [0, 1], uint8 or uint16.
+        method: "edges" (seconds, no network), or a network method: "selfdeblur", "gkpile", "explore", "robust".
+        preset: "quick", or "paper" for the published settings, which need a GPU.
+        kernel_size: odd side in pixels, "auto" (found from the image) or "half" (half the image).
+        kernel: the kernel, if it is known: non-blind deconvolution.
+        init: initial kernel: "edges", "learned", "uniform", "random", or the file of a kernel.
+        n_seeds: random seeds that run in parallel; the best-scoring result is the answer.
+        seed: first random seed.
+        steps: optimization steps.
+        color: "luma" estimates from brightness alone, "rgb" from all channels.
+        region: x, y, width, height of the part that the kernel is estimated from.
+        patch: side of the part that the kernel is estimated from, chosen automatically; 0: the whole image.
+        deconvolve: deconvolve with the kernel at the end; False returns the network's own image.
+        linear: the image is sRGB and is restored in linear light.
+        progress: show progress bars.
+        **method_options: of the method, such as channels=64; see for example `jbid.selfdeblur`.
+
+    Returns:
+        The restoration, whose `image` has the shape of the input. Arguments that are None follow from the preset.
+
+    Raises:
+        TypeError: if the image is no array of numbers.
+        ValueError: for an image or argument out of range; the message names the argument.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> image = np.random.default_rng(0).random((64, 64))
+        >>> jbid.deblur(image, kernel=np.ones((3, 3))).image.shape
+        (64, 64)
+    """
+    arguments = {name: value for name, value in locals().items() if name not in ("image", "method_options")}
+    return deblur_batch([image], **arguments, **method_options)[0]
+
+
+def deblur_batch(images: Sequence[ArrayLike], method: str = "edges", **options: Any) -> list[Restoration]:
+    """Restore several images; those of one size run in the same batches.
+
+    Args:
+        images: as in `deblur`.
+        method: as in `deblur`.
+        **options: the other arguments of `deblur`.
+
+    Raises:
+        TypeError, ValueError: as `deblur`.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> images = [np.random.default_rng(i).random((64, 64)) for i in range(2)]
+        >>> [r.chosen for r in jbid.deblur_batch(images, kernel=np.ones((3, 3)))]
+        ['known kernel', 'known kernel']
+    """
+    progress, kernel = options.pop("progress", False), options.pop("kernel", None)
+    arrays = [_check_image(image) for image in images]
+    values = {name: value for name, value in options.items() if value is not None} | {"method": method}
+    known = None if kernel is None else _check_kernel(kernel)
+    if known is not None:
+        values["kernel_size"] = known.shape[0]
+    config = resolve([("", values)], known_kernel=known is not None)
+    for array in arrays:
+        check_deconvolve(config, array.shape)
+    if progress and config.is_optimized:
+        with step_bar(config.method, config.steps) as on_progress:
+            restorations = restore(arrays, config, kernel=known, context=RunContext(on_progress=on_progress))
+    else:
+        restorations = restore(arrays, config, kernel=known)
+    return [r._replace(image=r.image[..., 0]) if np.ndim(image) == 2 else r for r, image in zip(restorations, images)]
+
+
+def estimate_kernel(image: ArrayLike, *, size: int | None = None, learned: bool = False) -> KernelEstimate:
+    """Estimate the blur kernel of an image from its edges, without a deep prior.
+
+    Args:
+        image: as in `deblur`.
+        size: odd side in pixels; None: found from the image.
+        learned: improve the estimate by the learned initializer.
+
+    Returns:
+        The estimate, with `kernel`, `support`, `candidates` and `warning`.
+
+    Raises:
+        TypeError, ValueError: as `deblur`.
+    """
+    values = {"kernel_size": size or "auto", "init": "learned" if learned else "edges"}
+    config = resolve([("", values)])
+    prepared = prepare(_check_image(image), config)
+    assert prepared.estimate is not None
+    return prepared.estimate._replace(kernel=prepared.initial_kernels[0].kernel)
+
+
+def deconvolve(
+    image: ArrayLike, kernel: ArrayLike, *, weight: float | None = None, tile: int = TILE
+) -> NDArray[np.float32]:
+    """Deconvolve an image with a known kernel: sparse gradients (Levin et al. 2007), any image size.
+
+    Args:
+        image: as in `deblur`.
+        kernel: (kh, kw), not negative.
+        weight: of the gradient prior; None: by the noise level of the image.
+        tile: side in pixels of the tiles that large images are restored in.
+
+    Returns:
+        The sharp image in [0, 1], of the shape of the input.
+
+    Raises:
+        TypeError, ValueError: as `deblur`.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> jbid.deconvolve(np.random.default_rng(0).random((64, 64)), np.ones((3, 3))).shape
+        (64, 64)
+    """
+    array, known = _check_image(image), _check_kernel(kernel)
+    if max(known.shape) > min(array.shape[:2]):
+        raise ValueError(f"`kernel` must not exceed the image of {array.shape[:2]} pixels, got {known.shape}")
+    sharp = deconvolve_tiled(array, known, weight=weight, tile=tile)
+    return sharp[..., 0] if np.ndim(image) == 2 else sharp
+
+
+def transfer_blur(
+    sharp: ArrayLike, blurred: ArrayLike, target: ArrayLike, *, weights: str | None = None
+) -> NDArray[np.float32]:
+    """Transfer the blur between two images to a third: F(target, G(sharp, blurred)) (Tran et al. 2021, section 3.4).
+
+    Args:
+        sharp, blurred: images of one size, as in `deblur`.
+        target: the image to be blurred.
+        weights: folder of a trained blur operator; None: the shipped one.
+
+    Returns:
+        The blurred target in [0, 1], of its shape.
+
+    Raises:
+        TypeError, ValueError: as `deblur`; for images of different sizes, and missing or damaged weights.
+    """
+    operator = blur_operator.operator("operator", weights_folder(weights or ""))
+    code = transfer.extract_code(operator, _check_image(sharp, "sharp"), _check_image(blurred, "blurred"))
+    result = transfer.apply_code(operator, _check_image(target, "target"), code)
+    return result[..., 0] if np.ndim(target) == 2 else result
+
+
+def blur(image: ArrayLike, kernel: ArrayLike) -> Array:
+    """Blur an image: y = k * x, true convolution, of the pixels that see the whole kernel.
+
+    Args:
+        image: (H, W) or (H, W, c); integers are scaled to [0, 1].
+        kernel: (kh, kw).
+
+    Returns:
+        The blurred image, smaller than the input by the kernel's shape minus one.
+
+    Raises:
+        ValueError: for a kernel larger than the image, or arrays of other dimensions.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> jbid.blur(np.ones((32, 32, 3)), np.full((5, 5), 1 / 25)).shape
+        (28, 28, 3)
+    """
+    array, kernel = _float_image(image), jnp.asarray(kernel)
+    return conv.blur(array[..., None], kernel)[..., 0] if array.ndim == 2 else conv.blur(array, kernel)
+
+
+def motion_kernels(key: Array | int, size: int, count: int, *, model: str = "camera") -> Array:
+    """Simulate motion-blur kernels.
+
+    Args:
+        key: random key of JAX, or an integer seed.
+        size: odd side in pixels, at least 5.
+        count: number of kernels.
+        model: "camera", "trajectory" or "gaussian_process".
+
+    Returns:
+        (count, size, size), not negative, each with sum one.
+
+    Raises:
+        ValueError: for an even or too small size, or another model.
+
+    Example:
+        >>> import jbid
+        >>> jbid.motion_kernels(0, 21, 3).shape
+        (3, 21, 21)
+    """
+    return motion.motion_kernels(_key(key), size, count, model)
+
+
+def add_noise(key: Array | int, image: ArrayLike, spec: str) -> Array:
+    """Add noise to an image.
+
+    Args:
+        key: random key of JAX, or an integer seed.
+        image: (h, w) or (h, w, c) in [0, 1]; integers are scaled.
+        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE" or "saturation"; a level may be low or high.
+
+    Raises:
+        ValueError: for another specification.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> jbid.add_noise(0, np.ones((8, 8)), "gaussian:0.01").shape
+        (8, 8)
+    """
+    array = _float_image(image)
+    if array.ndim == 2:
+        return noise.add_noise(_key(key), array[..., None], spec)[..., 0]
+    return noise.add_noise(_key(key), array, spec)
+
+
+def estimate_noise(image: ArrayLike) -> Array:
+    """Estimate the standard deviation of white Gaussian noise, averaged over channels (Donoho and Johnstone 1994).
+
+    Args:
+        image: (h, w) or (h, w, c) in [0, 1]; integers are scaled.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> noisy = jbid.add_noise(0, np.full((64, 64), 0.5), "gaussian:0.05")
+        >>> bool(abs(jbid.estimate_noise(noisy) - 0.05) < 0.005)
+        True
+    """
+    array = _float_image(image)
+    return noise.estimate_noise(array[..., None] if array.ndim == 2 else array)
+
+
+def _key(key: Array | int) -> Array:
+    return jax.random.key(key) if isinstance(key, (int, np.integer)) else key
