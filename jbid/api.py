@@ -24,6 +24,9 @@ from jbid.pipeline.restoration import Restoration
 from jbid.pipeline.solve import restore
 from jbid.runtime.console import step_bar
 
+# beyond [0, 1], as left by a Fourier transform or an interpolation
+ROUNDING = 1e-3
+
 
 def _check_image(image: Any, name: str = "image") -> NDArray[np.float32]:
     """The image as float32 (h, w, c) in [0, 1]; raises TypeError or ValueError for anything that is no image."""
@@ -41,11 +44,11 @@ def _check_image(image: Any, name: str = "image") -> NDArray[np.float32]:
         raise ValueError(f"{expected}, got the shape {np.shape(image)}")
     if not np.isfinite(array).all():
         raise ValueError(f"`{name}` must be finite, got NaN or infinite pixels")
-    if array.size and (array.min() < 0 or array.max() > 1):
+    if array.size and (array.min() < -ROUNDING or array.max() > 1 + ROUNDING):
         raise ValueError(
             f"`{name}` must be in [0, 1], got values from {array.min():g} to {array.max():g}. Scale it first."
         )
-    return np.asarray(array, np.float32)
+    return np.clip(array, 0, 1).astype(np.float32)
 
 
 def _check_kernel(kernel: Any) -> NDArray[np.float32]:
@@ -53,7 +56,7 @@ def _check_kernel(kernel: Any) -> NDArray[np.float32]:
     array = np.asarray(kernel, np.float32)
     if array.ndim != 2 or not np.isfinite(array).all() or array.min() < 0 or not array.sum() > 0:
         raise ValueError(
-            "`kernel` must be a two-dimensional array of numbers that are not negative, one of them positive"
+            "`kernel` must be two-dimensional and not negative, with a positive sum"
         )
     return pad_to_odd_square(array / array.sum())
 

@@ -138,8 +138,7 @@ class Checkpoint:
         raw = self._manager.restore(step, args=_orbax()[3]())
         if [len(x) for x in raw] != [kind.size * kind.dtype.itemsize for kind in kinds]:
             raise ValueError(
-                f"{self._directory}: checkpoint belongs to a different run. Delete it or start without resuming."
-            )
+                f"{self._directory}: checkpoint of a different run. Delete it or do not resume.")
         *arrays, losses, stopped = (np.frombuffer(x, kind.dtype).reshape(kind.shape) for x, kind in zip(raw, kinds))
 
         def place(x, kind):

@@ -70,7 +70,7 @@ def predict_kernel(edges: KernelEstimate, size: int, folder: str | Path = weight
     if f"{name}.npz" in known:
         read = _reader(size, known[f"{name}.npz"]["settings"]["width"])
         generator, encoder = weights.load(f"generator_{size}", folder), weights.load(name, folder)
-        return np.asarray(read(generator, encoder, jnp.asarray(edges.picture)))
+        return np.asarray(read(generator, encoder, jnp.asarray(edges.image)))
     source = folder if "corrector.npz" in known else weights.SHIPPED
     variables = weights.load("corrector", source)
     correct = _corrector(weights.manifest(source)["corrector.npz"]["settings"]["width"])
@@ -82,10 +82,10 @@ def learned_kernel(edges: KernelEstimate, size: int, folder: str | Path = weight
 
     Where it has failed, or looks worse than the best estimate from edges (`jbid.score`), that estimate.
     """
-    picture = jnp.asarray(edges.picture)
+    picture = jnp.asarray(edges.image)
     kernel = jnp.asarray(predict_kernel(edges, size, folder))
     for _ in range(REFINEMENTS):
         kernel = _refiner()(picture, kernel)
     both = [place_kernel(edges.kernel, size), np.asarray(kernel)]
-    judged = rank_candidates(edges.picture, latent_images(edges.picture, both), both, ["edges", "encoder"])
+    judged = rank_candidates(edges.image, latent_images(edges.image, both), both, ["edges", "encoder"])
     return both[order_candidates(judged)[0]]

@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
     failure: str | None
     loss: float | None = None  # the method's last one
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a report."""
         loss = self.loss if self.loss is not None and np.isfinite(self.loss) else None
         values = {name: round(value, 4) for name, value in self.terms._asdict().items()}

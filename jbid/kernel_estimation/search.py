@@ -43,7 +43,7 @@ class KernelEstimate(NamedTuple):
     candidates: list[Candidate]  # the chosen one first
     kernels: list[NDArray[np.float32]]  # of those that are sound, in squares of the size asked for or the largest tried
     fits: list[NDArray[np.float32]]  # what the first of the kernels, up to `KEPT`, were pruned from
-    picture: NDArray[np.float32]  # that they were found on, without impulse noise
+    image: NDArray[np.float32]  # that they were found on, without impulse noise
     warning: str | None
 
     @property
@@ -52,12 +52,12 @@ class KernelEstimate(NamedTuple):
         terms = self.candidates[0].terms
         return terms.flatness > -0.95 or terms.whiteness > 0.3
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a report."""
         return {
             "support": self.support,
             "warning": self.warning,
-            "candidates": [candidate.told() for candidate in self.candidates],
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
 

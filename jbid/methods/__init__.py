@@ -62,7 +62,7 @@ class MethodSpec(NamedTuple):
         sizes = list(self.kernel_sizes(options))
         if not sizes:
             raise ValueError(
-                f"no generator_<size>.npz in the folder of weights for {self.name}; see docs/pretraining.md"
+                f"no generator_<size>.npz in the folder of weights for {self.name}; train one first"
             )
         return sizes
 
@@ -107,7 +107,6 @@ def register(spec: MethodSpec) -> None:
     """
     unknown = set(spec.presets) - set(PRESETS)
     if unknown or not spec.presets:
-        raise ValueError(
-            f"`presets` must be among {', '.join(PRESETS)}, got {', '.join(sorted(spec.presets)) or 'none'}"
-        )
+        got = ", ".join(sorted(spec.presets)) or "none"
+        raise ValueError(f"`presets` must be among {', '.join(PRESETS)}, got {got}")
     _registered[spec.name] = spec

@@ -112,8 +112,8 @@ def _plan(options: SimpleNamespace) -> _Plan:
     if options.steps and rest:
         possible = options.warm_up + (rounds + 1) * (kernel + image)
         raise ValueError(
-            f"`steps` must be {options.warm_up} of warm-up and whole rounds of {kernel} + {image}, got {options.steps}. "
-            f"Try {possible}."
+            f"`steps` must be {options.warm_up} of warm-up and whole rounds of {kernel} + {image}, "
+            f"got {options.steps}. Try {possible}."
         )
     schedule = turns(kernel, image, reset_kernel=is_dip, image_first=not is_dip)
     return _Plan(warm_up(options.warm_up, schedule), rounds * image, kernel if is_dip else rounds * kernel)
