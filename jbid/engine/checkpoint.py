@@ -137,8 +137,7 @@ class Checkpoint:
         kinds = [*bits, jax.ShapeDtypeStruct((step, *batch), np.float32), jax.ShapeDtypeStruct(batch, np.int32)]
         raw = self._manager.restore(step, args=_orbax()[3]())
         if [len(x) for x in raw] != [kind.size * kind.dtype.itemsize for kind in kinds]:
-            raise ValueError(
-                f"{self._directory}: checkpoint of a different run. Delete it or do not resume.")
+            raise ValueError(f"{self._directory}: checkpoint of a different run. Delete it or do not resume.")
         *arrays, losses, stopped = (np.frombuffer(x, kind.dtype).reshape(kind.shape) for x, kind in zip(raw, kinds))
 
         def place(x, kind):

@@ -77,9 +77,11 @@ def _alternate_step(problem: _Problem, state: State, blurred: Array, t: Array) -
 
     (value, estimate), grad = jax.value_and_grad(kernel_objective, has_aux=True)(state.params.kernel)
     kernel = _update(state.params.kernel, problem.optimizers.kernel, grad, state.opt_state.kernel)
-    if problem.updates.warm_up:
-        kernel = _keep(t >= problem.updates.warm_up, kernel, (state.params.kernel, state.opt_state.kernel))
     kernel_params, kernel_opt = kernel
+    if problem.updates.warm_up:
+        is_over = t >= problem.updates.warm_up
+        kernel_params = _keep(is_over, kernel_params, state.params.kernel)
+        kernel_opt = _keep(is_over | problem.updates.warm_optimizer, kernel_opt, state.opt_state.kernel)
 
     def image_objective(part):
         return problem.objective(Estimate(part, kernel_params), state, blurred, key, t)
@@ -117,12 +119,12 @@ def _turns_step(problem: _Problem, state: State, blurred: Array, t: Array) -> tu
     # both updates are computed and one is kept: XLA's CPU backend compiles convolutions in a branch to slow code
     after, info = _joint_step(problem, state, blurred, t)
 
-    def keep(new: Estimate, old: Estimate) -> Estimate:
-        return Estimate(_keep(moves_image, new.image, old.image), _keep(moves_kernel, new.kernel, old.kernel))
+    def keep(new: Estimate, old: Estimate, keeps_kernel: Array) -> Estimate:
+        return Estimate(_keep(moves_image, new.image, old.image), _keep(keeps_kernel, new.kernel, old.kernel))
 
-    return state._replace(
-        params=keep(after.params, state.params), opt_state=keep(after.opt_state, state.opt_state)
-    ), info
+    moves_optimizer = moves_kernel | is_warm_up if updates.warm_optimizer else moves_kernel
+    params = keep(after.params, state.params, moves_kernel)
+    return state._replace(params=params, opt_state=keep(after.opt_state, state.opt_state, moves_optimizer)), info
 
 
 def deep_prior(

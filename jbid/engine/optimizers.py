@@ -9,9 +9,7 @@ import optax
 from jbid.engine.options import check_choice
 
 
-def adam(
-    rate: float, *, schedule: str, steps: int, milestones: Sequence[int], delay: int = 0
-) -> optax.GradientTransformation:
+def adam(rate: float, *, schedule: str, steps: int, milestones: Sequence[int]) -> optax.GradientTransformation:
     """Adam with a decaying learning rate.
 
     Args:
@@ -19,7 +17,6 @@ def adam(
         schedule: "halve" halves the rate at each of `milestones`, "cosine" decays it to zero over `steps`.
         steps: steps of the run, for "cosine".
         milestones: steps at which the rate halves, for "halve".
-        delay: steps of the run before the first update, such as those of a warm-up: the decay counts them too.
 
     Raises:
         ValueError: for another schedule.
@@ -29,4 +26,4 @@ def adam(
         decay = optax.cosine_decay_schedule(rate, steps)
     else:
         decay = optax.piecewise_constant_schedule(rate, {int(m): 0.5 for m in milestones})
-    return optax.adam((lambda t: decay(t + delay)) if delay else decay)
+    return optax.adam(decay)

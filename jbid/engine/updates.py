@@ -11,6 +11,7 @@ class Updates(NamedTuple):
     Attributes:
         kind: "joint", "alternate" or "turns".
         warm_up: first steps, in which the image alone moves.
+        warm_optimizer: the kernel's optimizer follows the gradients during the warm-up.
         kernel: steps of a kernel turn, for "turns".
         image: steps of an image turn, for "turns".
         image_first: begin with an image turn, for "turns".
@@ -19,6 +20,7 @@ class Updates(NamedTuple):
 
     kind: Literal["joint", "alternate", "turns"] = "joint"
     warm_up: int = 0
+    warm_optimizer: bool = False
     kernel: int = 0
     image: int = 0
     image_first: bool = False
@@ -52,17 +54,21 @@ def turns(kernel: int = 20, image: int = 1, *, reset_kernel: bool = True, image_
     """
     if min(kernel, image) < 1:
         raise ValueError(f"`kernel` and `image` must be at least 1, got {kernel} and {image}")
-    return Updates("turns", 0, kernel, image, image_first, reset_kernel)
+    return Updates("turns", 0, False, kernel, image, image_first, reset_kernel)
 
 
-def warm_up(steps: int, then: Updates | None = None) -> Updates:
+def warm_up(steps: int, then: Updates | None = None, *, optimizer: bool = False) -> Updates:
     """In the first `steps` steps the image alone moves; the schedule `then` (default: `joint`) follows.
 
-    The kernel and its optimizer stay as they are meanwhile.
+    Args:
+        steps: length of the warm-up.
+        then: schedule of the other steps.
+        optimizer: True: the kernel's optimizer follows the gradients meanwhile, so its moments and its learning rate
+            are those of step `steps` when the kernel begins to move. False: it stays as it is.
 
     Raises:
         ValueError: if `steps` is negative.
     """
     if steps < 0:
         raise ValueError(f"`steps` of the warm-up must be at least 0, got {steps}")
-    return (then or joint())._replace(warm_up=steps)
+    return (then or joint())._replace(warm_up=steps, warm_optimizer=optimizer)

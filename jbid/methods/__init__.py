@@ -61,9 +61,7 @@ class MethodSpec(NamedTuple):
             return None
         sizes = list(self.kernel_sizes(options))
         if not sizes:
-            raise ValueError(
-                f"no generator_<size>.npz in the folder of weights for {self.name}; train one first"
-            )
+            raise ValueError(f"no generator_<size>.npz in the folder of weights for {self.name}; train one first")
         return sizes
 
     def fitting_size(self, options: Mapping[str, Any], size: int) -> int:

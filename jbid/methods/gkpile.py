@@ -133,8 +133,8 @@ def gkpile(
         image_prior(shape, out_channels=out_channels, non_local=non_local, dtype=dtype, **size),
         latent_kernel(shape[0], _load(shape, weights), space) if kernel is None else fixed(kernel),
         loss=losses.with_regularizer(data_term, regularizer, reg_weight),
-        optimizers=Estimate(decay(image_lr), decay(kernel_lr, delay=kernel_hold)),
-        updates=warm_up(kernel_hold),
+        optimizers=Estimate(decay(image_lr), decay(kernel_lr)),
+        updates=warm_up(kernel_hold, optimizer=True),
     )
     return early_stopping(method, window=window, patience=patience or None) if stop else method
 

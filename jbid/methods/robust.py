@@ -150,10 +150,10 @@ def _assemble(shape: tuple[int, int], options: SimpleNamespace) -> Method:
         image_prior(frame, out_channels=options.out_channels, dtype=options.dtype, **size),
         prior,
         loss=_objective(options.loss, options.delta, options.regularizer, options.reg_weight),
-        optimizers=Estimate(decay(options.image_lr), decay(options.kernel_lr, delay=options.kernel_hold)),
+        optimizers=Estimate(decay(options.image_lr), decay(options.kernel_lr)),
         forward=_zero_padded_blur if is_exact else blur,
         restore=restore,
-        updates=warm_up(options.kernel_hold),
+        updates=warm_up(options.kernel_hold, optimizer=True),
     )
     if not options.stop:
         return method

@@ -71,8 +71,8 @@ def selfdeblur(
         image_prior(shape, out_channels=out_channels, non_local=non_local, dtype=dtype, **size),
         kernel_prior(kernel_net, shape, **size) if kernel is None else fixed(kernel),
         loss=_objective(loss, ssim_from, tv_weight, squared_tv),
-        optimizers=Estimate(decay(image_lr), decay(kernel_lr, delay=kernel_hold)),
-        updates=warm_up(kernel_hold, alternate() if alternating else joint()),
+        optimizers=Estimate(decay(image_lr), decay(kernel_lr)),
+        updates=warm_up(kernel_hold, alternate() if alternating else joint(), optimizer=True),
     )
 
 
