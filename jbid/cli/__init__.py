@@ -1,1 +1,1 @@
-"""jbid.cli."""
+"""Command line, one module per command."""

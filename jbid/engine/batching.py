@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import re
 from typing import Any
 
 import jax
@@ -24,19 +23,6 @@ from jbid.types import Method
 CPU_BATCH = 8
 # of the free memory that a step may use: programs, fits and results need some too
 MEMORY_SHARE = 0.8
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of a size such as "6GiB", "800M" or "2.5g".
-
-    Raises:
-        ValueError: for another text.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise ValueError(f"`memory` must be a size such as 6GiB or 800MB, got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def free_memory() -> int:

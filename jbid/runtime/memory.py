@@ -1,8 +1,9 @@
-"""Memory of the process: settings of the C library's allocator."""
+"""Memory: sizes as text, and settings of the C library's allocator."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 _TUNABLES = {
@@ -11,6 +12,20 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": 16 << 30,
     "glibc.malloc.top_pad": 256 << 20,
 }
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as "6GiB", "800M" or "2.5g".
+
+    Raises:
+        ValueError: for another text.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise ValueError(f"`memory` must be a size such as 6GiB or 800MB, got {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def tune_malloc() -> None:
