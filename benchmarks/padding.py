@@ -21,7 +21,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from jbid.bench.protocols import protocol
+from jbid.bench.protocols import get_protocol
 from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai
 from jbid.data.levin import Item, resize_item
@@ -57,7 +57,7 @@ def chosen(data: Path | None, settings: Config) -> list[tuple[Item, tuple[int, i
 
 def scores(item: Item, room: tuple[int, int], settings: Config) -> dict[str, Any]:
     """PSNR of each seed, of what it leads to and of the network's own image, with the picture padded to `room`."""
-    by = protocol("sd_matlab", 10)
+    by = get_protocol("sd_matlab", 10)
     task = prepare(item.blurred, settings)._replace(room=room)
     found = optimize([task], settings).restored
     gray, (h, w) = luma(item.blurred), task.observed.shape[:2]

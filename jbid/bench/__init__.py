@@ -1,1 +1,1 @@
-"""Benchmarks on published data sets: `python -m jbid.bench`."""
+"""Benchmarks on published data sets, synthetic and real images: `python -m jbid.bench`."""

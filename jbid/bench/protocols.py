@@ -1,4 +1,4 @@
-"""How results are scored: which values of a picture are compared, on what part, after which shift."""
+"""Scoring protocols: the compared values of an image, the compared part of it, and the alignment before."""
 
 from __future__ import annotations
 
@@ -11,34 +11,43 @@ from numpy.typing import NDArray
 from jbid.metrics import Aligned, align
 from jbid.ops.color import luma, studio_luma
 
-BORDER = 15
+BORDER = 15  # pixels
 
 
 class Protocol(NamedTuple):
-    """One way of scoring a picture (h, w, c) in [0, 1] against the truth; `values` are what of it is compared."""
+    """Scoring protocol for an image (h, w, c) in [0, 1] against the ground truth.
+
+    Attributes:
+        name: on the command line and in reports.
+        description: for reports.
+        extract: makes the compared values of an image.
+        is_color: all channels are compared.
+        max_shift: largest shift of the alignment in pixels; 0: no alignment.
+        border: pixels left out at each side.
+    """
 
     name: str
     description: str
-    values: Callable[[NDArray], NDArray]
-    color: bool = False  # whether all channels are compared
+    extract: Callable[[NDArray], NDArray]
+    is_color: bool = False
     max_shift: int = 10
     border: int = BORDER
 
     def score(self, image: NDArray, sharp: NDArray) -> Aligned:
-        """`jbid.metrics.align` of what this protocol compares.
+        """`jbid.metrics.align` of the extracted values.
 
-        A gray result of a picture in color counts as that gray in all channels, so that both have one range.
+        The channel of a gray result is repeated for a color image, so that both have one range.
         """
         if image.shape[-1] < sharp.shape[-1]:
             image = np.repeat(image, sharp.shape[-1], -1)
         elif image.shape[-1] > sharp.shape[-1]:
             image = luma(image)
-        return align(self.values(image), self.values(sharp), max_shift=self.max_shift, border=self.border)
+        return align(self.extract(image), self.extract(sharp), max_shift=self.max_shift, border=self.border)
 
-    def told(self) -> dict[str, Any]:
-        """What stands beside the scores in a report."""
+    def to_dict(self) -> dict[str, Any]:
+        """Entry of a report."""
         shift = f"best of all shifts within {self.max_shift} pixels in quarters" if self.max_shift else "no shift"
-        part = f"border of {self.border} left out" if self.border else "whole picture"
+        part = f"border of {self.border} left out" if self.border else "whole image"
         return {
             "name": self.name,
             "maxshift": self.max_shift,
@@ -48,28 +57,34 @@ class Protocol(NamedTuple):
         }
 
 
-def _unchanged(image: NDArray) -> NDArray:
+def _identity(image: NDArray) -> NDArray:
     return image
 
 
 PROTOCOLS = {
-    p.name: p
-    for p in (
+    protocol.name: protocol
+    for protocol in (
         Protocol(
             "sd_matlab",
-            "Y of Matlab's rgb2ycbcr, which spans 16 to 235, as in SelfDeblur's scripts; gray pictures as they are",
+            "Y of Matlab's rgb2ycbcr, which spans 16 to 235, as in SelfDeblur's scripts; gray images unchanged",
             studio_luma,
         ),
         Protocol("sd_fullrange", "full-range BT.601 luma", luma),
-        Protocol("rgb_aligned", "all three channels, moved together", _unchanged, True),
-        Protocol("rgb_raw", "all three channels", _unchanged, True, 0, 0),
+        Protocol("rgb_aligned", "all three channels, shifted together", _identity, True),
+        Protocol("rgb_raw", "all three channels", _identity, True, 0, 0),
     )
 }
 
 
-def protocol(name: str, max_shift: int) -> Protocol:
-    """The protocol of this name with another largest shift, where it shifts. Raises ValueError for one out of range."""
+def get_protocol(name: str, max_shift: int) -> Protocol:
+    """The protocol of this name with another largest shift, if it aligns at all.
+
+    Raises:
+        ValueError: for an unknown name or a shift out of range.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {name!r}")
     if not 0 <= max_shift <= BORDER:
-        raise ValueError(f"got --maxshift {max_shift}, expected 0 to {BORDER}, the border left out")
-    found = PROTOCOLS[name]
-    return found._replace(max_shift=max_shift) if found.border else found
+        raise ValueError(f"`maxshift` must be 0 to {BORDER}, the border that is left out, got {max_shift}")
+    protocol = PROTOCOLS[name]
+    return protocol._replace(max_shift=max_shift) if protocol.border else protocol

@@ -1,4 +1,4 @@
-"""Published figures that a benchmark's table stands beside."""
+"""Published scores, shown beside the results of a benchmark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """Mean PSNR in dB and SSIM of a published method, by group."""
+    """Published method.
+
+    Attributes:
+        method: its name.
+        source: publication and table.
+        protocol: scoring protocol, as far as it is stated.
+        groups: mean PSNR in dB and SSIM by group of images.
+    """
 
     method: str
     source: str
@@ -16,9 +23,9 @@ class Row(NamedTuple):
 
 _CATEGORIES = ("manmade", "natural", "people", "saturated", "text", "all")
 _KERNELS = ("kernel_01", "kernel_02", "kernel_03", "kernel_04", "all")
-# SelfDeblur's paper does not say its largest shift; its published script has 10
+# SelfDeblur's paper does not state its largest shift; its published script uses 10
 _SD = "sd_matlab, maxshift not stated"
-# no evaluation code is published, and the paper does not say which channels, shift or crop
+# no evaluation code is published, and the paper states neither channels, nor shift, nor crop
 _GK = "not stated (color)"
 
 

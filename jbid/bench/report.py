@@ -1,10 +1,10 @@
-"""What a benchmark leaves: JSON with everything, a Markdown file of its tables, and one page of HTML to look at."""
+"""Report of a benchmark: JSON with all results, Markdown with the tables, and one HTML page with plots and images."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,13 +17,28 @@ from jbid.io.files import atomic_write, write_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 THUMBNAIL = 220  # pixels of the longer side
-QUALITY = 80  # of their JPEG
+KERNEL_THUMBNAIL = 110
+QUALITY = 80  # of the thumbnails' JPEG
+DPI = 110  # of the plots
+# decimals of a number by a word in its column's name
+DECIMALS = {"psnr": 2, "dB": 2, "ssim": 4, "seconds": 1, "shift": 2}
+# fields of a configuration shown in the header; all of them are in the JSON
+SETTINGS = ("method", "preset", "init", "kernel_size", "patch", "n_seeds", "seed", "steps", "color")
+# those without a meaning for a method without an optimization
+OPTIMIZATION_SETTINGS = ("preset", "n_seeds", "seed", "steps")
 
 
 class Table(NamedTuple):
-    """Rows of names and numbers; `own` are the indices of rows of this run among published ones."""
+    """Table of a report.
+
+    Attributes:
+        title: heading.
+        columns: names.
+        rows: names and numbers.
+        note: explanation above the table.
+        own: indices of the rows of this run among published ones.
+    """
 
     title: str
     columns: Sequence[str]
@@ -33,37 +48,41 @@ class Table(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """One picture's panels, (caption, image (h, w, c) in [0, 1])."""
+    """Images of one result, side by side.
+
+    Attributes:
+        name: of the result.
+        caption: shown beside the name.
+        panels: captions and images (h, w, c) in [0, 1].
+    """
 
     name: str
-    words: str
+    caption: str
     panels: Sequence[tuple[str, NDArray]]
 
 
-def shown(value: Any, column: str) -> str:
-    """A table's cell: as many decimals as the column's unit deserves, nothing where there is no value."""
+def format_cell(value: Any, column: str) -> str:
+    """Text of a table's cell with the decimals that suit its column; empty for None and non-finite numbers."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return ""
     if not isinstance(value, float):
         return str(value)
-    for word, decimals in (("psnr", 2), ("dB", 2), ("ssim", 4), ("seconds", 1), ("shift", 2)):
-        if word in column:
-            return f"{value:.{decimals}f}"
-    return f"{value:.3f}"
+    decimals = next((count for word, count in DECIMALS.items() if word in column), 3)
+    return f"{value:.{decimals}f}"
 
 
-def markdown(table: Table) -> str:
+def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown."""
     from tabulate import tabulate
 
-    rows = [[shown(value, name) for value, name in zip(row, table.columns)] for row in table.rows]
-    # what is formatted already must not be parsed again
+    rows = [[format_cell(value, name) for value, name in zip(row, table.columns)] for row in table.rows]
+    # the cells are formatted already, so their numbers must not be parsed
     text = tabulate(rows, list(table.columns), tablefmt="github", disable_numparse=True)
     return f"## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "") + text + "\n"
 
 
 def thumbnail(image: NDArray, side: int = THUMBNAIL) -> str:
-    """A picture (h, w, c) in [0, 1] as the address of a JPEG that holds itself; small ones are magnified."""
+    """Data URL of a JPEG of an image (h, w, c) in [0, 1]; small images are magnified."""
     from PIL import Image
 
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
@@ -77,97 +96,112 @@ def thumbnail(image: NDArray, side: int = THUMBNAIL) -> str:
 
 
 def kernel_panel(kernel: NDArray) -> NDArray:
-    """A kernel (kh, kw) as a picture, white where it is largest."""
+    """Image (kh, kw, 1) of a kernel, white at its maximum."""
     return (kernel / kernel.max())[..., None]
 
 
-def _png(figure: Figure) -> str:
+def _encode_plot(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def page(
+def render_page(
     title: str,
     facts: Iterable[tuple[str, str]],
     tables: Sequence[Table],
     plots: Sequence[tuple[str, Figure]],
     strips: Iterable[Strip],
 ) -> str:
-    """One page of HTML with all in it: tables that a click sorts, plots, thumbnails."""
+    """One self-contained HTML page with sortable tables, plots and thumbnails."""
     from jinja2 import Environment, PackageLoader
 
-    found = Environment(loader=PackageLoader("jbid.bench", "."), autoescape=True)
-    pictures = [
-        {
-            "name": strip.name,
-            "words": strip.words,
-            "images": [
-                (caption, thumbnail(x, 110 if "kernel" in caption else THUMBNAIL)) for caption, x in strip.panels
-            ],
-        }
-        for strip in strips
-    ]
-    return found.get_template("report.html.j2").render(
+    def encode(caption: str, image: NDArray) -> tuple[str, str]:
+        return caption, thumbnail(image, KERNEL_THUMBNAIL if "kernel" in caption else THUMBNAIL)
+
+    environment = Environment(loader=PackageLoader("jbid.bench", "."), autoescape=True)
+    return environment.get_template("report.html.j2").render(
         title=title,
         facts=list(facts),
         tables=tables,
-        plots=[(caption, _png(figure)) for caption, figure in plots],
-        strips=pictures,
-        shown=shown,
+        plots=[(caption, _encode_plot(figure)) for caption, figure in plots],
+        strips=[
+            {"name": strip.name, "caption": strip.caption, "images": [encode(*panel) for panel in strip.panels]}
+            for strip in strips
+        ],
+        format_cell=format_cell,
     )
 
 
-def drawable() -> bool:
-    """Whether plots and pages can be made: they need what `pip install 'jbid[report]'` brings."""
+def is_drawable() -> bool:
+    """Return True if the packages for plots and pages are installed."""
     return all(find_spec(name) for name in ("matplotlib", "jinja2"))
+
+
+def save_plot(path: Path, figure: Figure) -> None:
+    """Write a plot as PNG."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
 
 
 def write_report(
     out: Path,
     title: str,
-    header: dict[str, Any],
-    content: dict[str, Any],
+    header: Mapping[str, Any],
+    content: Mapping[str, Any],
     tables: Sequence[Table],
     plots: Sequence[tuple[str, Figure]] = (),
     strips: Iterable[Strip] = (),
 ) -> None:
-    """Write <out>.json, <out>.md and, where that can be drawn, <out>.html; and print their names.
+    """Write the report and print the names of its files.
 
-    `header` says how the results came about, `content` has them all.
+    Args:
+        out: path of the JSON file; the Markdown and HTML files have the same name with another suffix.
+        title: heading.
+        header: protocol, device and settings.
+        content: results for the JSON file.
+        tables: for Markdown and HTML.
+        plots: captions and figures, for HTML.
+        strips: images, for HTML.
     """
     write_json(out, {**header, **content})
-    facts = facts_of(header)
+    facts = header_facts(header)
     text = f"# {title}\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts)
     with atomic_write(out.with_suffix(".md")) as temporary:
-        temporary.write_text(text + "\n" + "\n".join(markdown(table) for table in tables), encoding="utf-8")
+        temporary.write_text(text + "\n" + "\n".join(to_markdown(table) for table in tables), encoding="utf-8")
     names = [out, out.with_suffix(".md")]
-    if drawable():
+    if is_drawable():
         with atomic_write(out.with_suffix(".html")) as temporary:
-            temporary.write_text(page(title, facts, tables, plots, strips), encoding="utf-8")
+            temporary.write_text(render_page(title, facts, tables, plots, strips), encoding="utf-8")
         names.append(out.with_suffix(".html"))
     else:
-        print("no page and plots: they need pip install 'jbid[report]'")
+        print("no HTML page and no plots: install them with pip install 'jbid[report]'")
     print("-> " + ", ".join(map(str, names)))
 
 
-# of a run's settings, what a reader looks for first; all of them are in the JSON
-TOLD = ("method", "preset", "start", "kernel_size", "patch", "seeds", "seed", "steps", "color")
-
-
-def facts_of(header: dict[str, Any]) -> list[tuple[str, str]]:
-    """A report's header in words: protocol, device, the settings that matter most."""
+def header_facts(header: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and texts of a report's header: protocol, device and the most important settings."""
     facts = []
     for name, value in header.items():
         if name == "protocol":
-            by = f"{value['name']}, maxshift {value['maxshift']}"
-            value = f"{by}: {value['description']}; iterate: {value['iteration']}"
+            protocol = f"{value['name']}, maxshift {value['maxshift']}"
+            value = f"{protocol}: {value['description']}; iterate: {value['iteration']}"
         elif name == "settings":
-            several = value if all(isinstance(each, dict) for each in value.values()) else {"": value}
-            lines = [", ".join(f"{key} {each[key]}" for key in TOLD) for each in several.values()]
-            value = "; ".join(dict.fromkeys(lines))
+            several = value if all(isinstance(part, dict) for part in value.values()) else {"": value}
+            value = "; ".join(dict.fromkeys(_format_settings(part) for part in several.values()))
         elif isinstance(value, dict):
             value = ", ".join(f"{key} {part}" for key, part in value.items())
         if value not in (None, [], ""):
             facts.append((name, str(value)))
     return facts
+
+
+def _format_settings(settings: Mapping[str, Any]) -> str:
+    names = [name for name in SETTINGS if settings["steps"] or name not in OPTIMIZATION_SETTINGS]
+    return ", ".join(f"{name} {settings[name]}" for name in names)
+
+
+def summarize_header(header: Mapping[str, Any]) -> str:
+    """Protocol and device of a report in one line."""
+    protocol = header.get("protocol")
+    return (f"protocol {protocol['name']}, maxshift {protocol['maxshift']}; " if protocol else "") + header["device"]

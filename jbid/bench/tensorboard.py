@@ -1,4 +1,4 @@
-"""Losses, scores and pictures of a benchmark as TensorBoard's events, for those who ask for them."""
+"""TensorBoard events of a benchmark: losses, scores and images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from jbid.engine.driver import CHUNK
 from jbid.io.files import make_folder
 
 
-class Board:
-    """Writes to a folder that TensorBoard reads; without one it does nothing."""
+class EventLog:
+    """TensorBoard events in a folder; without a folder nothing is written.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        ValueError: for a folder if tensorboardX is not installed.
+    """
 
     def __init__(self, folder: Path | None):
         self._writer: Any = None
@@ -25,12 +32,12 @@ class Board:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise ValueError("--tensorboard needs tensorboardX: pip install 'jbid[report]'") from None
-        # by their numbers, or processes that begin in the same second would write to one file
+            raise ValueError("`tensorboard` needs the package tensorboardX: pip install 'jbid[report]'") from None
+        # the index of the process, since processes that begin in the same second would write to one file
         self._writer = SummaryWriter(str(make_folder(folder)), filename_suffix=f".{jax.process_index()}")
 
-    def losses(self, name: str, losses: NDArray) -> None:
-        """The loss (steps, seeds) of one image's run, every ten steps and at the end; of many seeds three of them."""
+    def add_losses(self, name: str, losses: NDArray) -> None:
+        """Log the losses (steps, seeds) of one image every ten steps; of many seeds the lowest, median and highest."""
         if self._writer is None:
             return
         kinds: dict[str, Callable[[NDArray], Any]] = {"": np.nanmin}
@@ -38,31 +45,33 @@ class Board:
             kinds = {"lowest": np.nanmin, "median": np.nanmedian, "highest": np.nanmax}
         for t in sorted({*range(CHUNK - 1, len(losses), CHUNK), len(losses) - 1} - {-1}):
             if np.isfinite(losses[t]).any():
-                for word, of in kinds.items():
-                    self._writer.add_scalar("/".join(filter(None, ("loss", name, word))), of(losses[t]), t + 1)
+                for kind, reduce in kinds.items():
+                    self._writer.add_scalar("/".join(filter(None, ("loss", name, kind))), reduce(losses[t]), t + 1)
 
-    def row(self, table: str, at: int, row: Mapping[str, Any], panels: Sequence[tuple[str, NDArray]] = ()) -> None:
-        """The numbers of a table's row, the one at this place, and its pictures (h, w, c) in [0, 1]."""
+    def add_row(
+        self, table: str, index: int, row: Mapping[str, Any], panels: Sequence[tuple[str, NDArray]] = ()
+    ) -> None:
+        """Log the numbers of a table's row and its images (h, w, c) in [0, 1]."""
         if self._writer is None:
             return
         for key, value in row.items():
             if isinstance(value, (int, float)) and np.isfinite(value):
-                self._writer.add_scalar(f"{table}/{key}", value, at)
+                self._writer.add_scalar(f"{table}/{key}", value, index)
         for caption, image in panels:
-            shown = np.clip(np.broadcast_to(image, (*image.shape[:2], 3)), 0, 1)
-            self._writer.add_image(f"{row['name']}/{caption}", shown, dataformats="HWC")
+            rgb = np.clip(np.broadcast_to(image, (*image.shape[:2], 3)), 0, 1)
+            self._writer.add_image(f"{row['name']}/{caption}", rgb, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write pending events."""
         if self._writer is not None:
             self._writer.close()
 
 
 @contextmanager
-def board(folder: Path | None) -> Iterator[Board]:
-    """A board that is closed at the end. Raises ValueError where a folder is given and tensorboardX is missing."""
-    one = Board(folder)
+def event_log(folder: Path | None) -> Iterator[EventLog]:
+    """`EventLog` that is closed at the end."""
+    log = EventLog(folder)
     try:
-        yield one
+        yield log
     finally:
-        one.close()
+        log.close()

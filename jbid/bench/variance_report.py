@@ -1,0 +1,242 @@
+"""Statistics, plots and files of the variance benchmark."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid.bench import report
+from jbid.bench.cells import FAILED, CellFiles
+from jbid.bench.options import VarianceConfig
+from jbid.bench.protocols import Protocol
+from jbid.io.files import atomic_write
+from jbid.kernel_estimation.ranking import NO_TERMS, ScoreTerms
+from jbid.metrics import pairwise_similarity
+from jbid.runtime.environment import versions_and_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SAMPLES = 300  # random sets of seeds in a mean regret
+STRIP_LENGTH = 12  # kernels of a cell in the report
+COLUMNS = (
+    *("image", "method", "init", "seeds", "mean psnr", "deviation, dB", "worst psnr", "median psnr", "best psnr"),
+    *("failed", "failed, 95 %", "agreement", "loss to psnr", "score to psnr"),
+    *("regret of the score, dB", "regret of the loss, dB", "regret of a random seed, dB"),
+)
+NOTE = (
+    "PSNR of the deconvolution with each seed's kernel. failed: share of seeds with an error ratio above "
+    f"{FAILED:g} (Levin et al. 2009). agreement: mean similarity of two seeds' kernels. loss, score to psnr: rank "
+    "correlation over seeds. regret: PSNR of the best seed minus that of the seed selected without the ground truth by "
+    "the score, by the last loss, or at random."
+)
+Row = Mapping[str, Any]
+
+
+def select_seed(row: Row, similarity: NDArray, rule: str, indices: NDArray[np.int64]) -> int:
+    """Index of the seed that a rule without the ground truth selects.
+
+    Args:
+        row: of the cell.
+        similarity: of all pairs of kernels, for the score's term of disagreement.
+        rule: "score" or "loss".
+        indices: of the seeds to select from.
+    """
+
+    def rank(i):
+        seed = row["seeds"][i]
+        if rule == "loss":
+            return seed["loss"] is None, seed["loss"] or 0.0
+        others = [j for j in indices if j != i]
+        agreement = float(np.mean(similarity[i, others])) if others else 0.0
+        terms = ScoreTerms(**seed["terms"]) if seed["failure"] != "not a number" else NO_TERMS
+        return seed["failure"] is not None, terms._replace(disagreement=-agreement).score
+
+    return min(indices, key=rank)
+
+
+def compare_kernels(kernels: NDArray) -> NDArray[np.float64]:
+    """Similarity of each pair of seeds' kernels (seeds, kh, kw); zero for those that are not finite."""
+    return pairwise_similarity(list(np.where(np.isfinite(kernels), kernels, 0)))
+
+
+def mean_regret(row: Row, similarity: NDArray, rule: str, count: int) -> float:
+    """PSNR of the best of `count` seeds minus that of the selected one, mean over random sets of seeds.
+
+    Args:
+        row: of the cell.
+        similarity: of all pairs of kernels.
+        rule: "score", "loss", or "any" for a seed at random.
+        count: number of seeds to select from.
+    """
+    psnr = np.array([seed["psnr"] for seed in row["seeds"]])
+    rng = np.random.default_rng(0)
+    sets = [rng.choice(len(psnr), count, replace=False) for _ in range(SAMPLES if count < len(psnr) else 1)]
+    if rule == "any":
+        return float(np.mean([psnr[indices].max() - psnr[indices].mean() for indices in sets]))
+    return float(np.mean([psnr[indices].max() - psnr[select_seed(row, similarity, rule, indices)] for indices in sets]))
+
+
+def summarize_cell(row: Row, similarity: NDArray) -> dict[str, Any]:
+    """Statistics over the seeds of one cell, by `COLUMNS`."""
+    from scipy.stats import binomtest
+
+    seeds = row["seeds"]
+    psnr = np.array([seed["psnr"] for seed in seeds])
+    count = len(seeds)
+    failed = sum(seed["failed"] for seed in seeds)
+    interval = binomtest(failed, count).proportion_ci(method="wilson")
+    values = [row["image"], row["method"], row["init"], count, psnr.mean(), psnr.std(), psnr.min(), np.median(psnr)]
+    values += [psnr.max(), failed / count, f"{interval.low:.0%} to {interval.high:.0%}"]
+    pairs = count * (count - 1)
+    values += [float((similarity.sum() - np.trace(similarity)) / pairs) if pairs else None]
+    values += [_rank_correlation(seeds, "loss"), _rank_correlation(seeds, "score")]
+    values += [mean_regret(row, similarity, rule, count) for rule in ("score", "loss", "any")]
+    return dict(zip(COLUMNS, (value.item() if isinstance(value, np.generic) else value for value in values)))
+
+
+def _rank_correlation(seeds: Sequence[Row], key: str) -> float | None:
+    """Rank correlation of a value with PSNR; None for less than three different values."""
+    from scipy.stats import spearmanr
+
+    pairs = [(seed[key], seed["psnr"]) for seed in seeds if seed[key] is not None]
+    if len(pairs) < 3 or any(len(set(column)) < 3 for column in zip(*pairs)):
+        return None
+    return float(spearmanr(*zip(*pairs)).statistic)
+
+
+def write_variance_report(
+    rows: Sequence[dict[str, Any]],
+    files: CellFiles,
+    settings: Mapping[str, Any],
+    protocol: Protocol,
+    config: VarianceConfig,
+    out: Path,
+) -> None:
+    """Write the report, a CSV file with one line for each seed, and the plots.
+
+    Args:
+        rows: of the cells.
+        files: kernels of the cells.
+        settings: configurations by method and initial kernel.
+        protocol: of the scores.
+        config: of the benchmark.
+        out: path of the JSON file.
+    """
+    kernels = {row["name"]: np.load(files.kernels_path(row["name"]))["kernels"] for row in rows}
+    similarities = {name: compare_kernels(stack) for name, stack in kernels.items()}
+    summaries = [summarize_cell(row, similarities[row["name"]]) for row in rows]
+    table = report.Table("Seeds", COLUMNS, [[line[c] for c in COLUMNS] for line in summaries], NOTE)
+    print(report.to_markdown(table))
+    header: dict[str, Any] = {"benchmark": "variance", "set": config.set_name, "protocol": protocol.to_dict()}
+    header |= versions_and_device()
+    print(report.summarize_header(header))
+    header |= {"settings": dict(settings), "crop": config.crop, "perturb": config.perturb}
+    write_csv(out.with_suffix(".csv"), rows)
+    print(f"-> {out.with_suffix('.csv')}")
+    plots = []
+    if report.is_drawable():
+        plots = [("PSNR of the seeds", _plot_distributions(rows)), ("Loss, score and PSNR", _plot_correlations(rows))]
+        plots.append(("Regret of the selection", _plot_regrets(rows, similarities)))
+        for (_, figure), suffix in zip(plots, ("", "_loss", "_regret")):
+            report.save_plot(out.with_name(f"{out.stem}{suffix}.png"), figure)
+    strips = [_make_strip(row, kernels[row["name"]]) for row in rows]
+    title = f"Initial kernels: {len(rows[0]['seeds'])} seeds, {config.set_name}"
+    report.write_report(out, title, header, {"summary": summaries, "cells": list(rows)}, [table], plots, strips)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write one line for each seed."""
+    shared = ("image", "method", "init", "kernel_size", "steps", "psnr_blurred", "psnr_true_kernel")
+    lines = []
+    for row in rows:
+        for seed in row["seeds"]:
+            values = {key: value for key, value in seed.items() if key != "terms"} | seed["terms"]
+            lines.append({key: row[key] for key in shared} | values)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _make_strip(row: Row, kernels: NDArray) -> report.Strip:
+    """Kernels of a cell, in the order of their seeds' PSNR."""
+    order = sorted(range(len(kernels)), key=lambda s: -row["seeds"][s]["psnr"])
+    indices = [order[round(i)] for i in np.linspace(0, len(order) - 1, min(STRIP_LENGTH, len(order)))]
+    finite = [s for s in indices if np.isfinite(kernels[s]).all()]
+    panels = [(f"kernel, {row['seeds'][s]['psnr']:.1f} dB", report.kernel_panel(kernels[s])) for s in finite]
+    return report.Strip(f"{row['image']}, {row['method']}, {row['init']}", "from the best to the worst seed", panels)
+
+
+def _plot_distributions(rows: Sequence[Row]) -> Figure:
+    """PSNR of the seeds by initial kernel, one panel for each image and method."""
+    from matplotlib.figure import Figure
+
+    panels: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        panels.setdefault((row["image"], row["method"]), []).append(row)
+    columns = min(3, len(panels))
+    height = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.5 + 4.2 * columns, 3.6 * height), layout="constrained")
+    rng = np.random.default_rng(0)
+    for axis, ((image, method), part) in zip(figure.subplots(height, columns, squeeze=False).ravel(), panels.items()):
+        values = [[seed["psnr"] for seed in row["seeds"]] for row in part]
+        axis.boxplot(values, showfliers=False, widths=0.6)
+        for i, (row, psnr) in enumerate(zip(part, values)):
+            failed = np.array([seed["failed"] for seed in row["seeds"]])
+            x = i + 1 + 0.3 * (rng.random(len(psnr)) - 0.5)
+            for mask, color in ((~failed, "C0"), (failed, "C3")):
+                axis.plot(x[mask], np.array(psnr)[mask], "o", color=color, ms=3, alpha=0.6)
+        axis.axhline(part[0]["psnr_true_kernel"], color="black", lw=0.8, ls="--")
+        axis.axhline(part[0]["psnr_blurred"], color="gray", lw=0.8, ls=":")
+        axis.set_xticks(range(1, len(part) + 1), [row["init"] for row in part])
+        axis.set_title(f"{image}, {method}", fontsize=9)
+        axis.set_ylabel("PSNR, dB")
+    figure.suptitle("red: failed; dashed: true kernel; dotted: blurred", fontsize=9)
+    return figure
+
+
+def _plot_correlations(rows: Sequence[Row]) -> Figure:
+    """PSNR against the last loss and against the no-reference score."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axis, key in zip(figure.subplots(1, 2), ("loss", "score")):
+        for i, row in enumerate(rows):
+            pairs = [(seed[key], seed["psnr"]) for seed in row["seeds"] if seed[key] is not None]
+            label = f"{row['image']}, {row['method']}, {row['init']}"
+            axis.plot(*zip(*pairs), "o", ms=3, alpha=0.6, color=f"C{i % 10}", label=label)
+        axis.set_xlabel(f"{key} (lower is better)")
+        axis.set_ylabel("PSNR, dB")
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=7)
+    return figure
+
+
+def _plot_regrets(rows: Sequence[Row], similarities: Mapping[str, NDArray]) -> Figure:
+    """Mean regret over cells by the number of seeds, for each rule, one panel for each initial kernel."""
+    from matplotlib.figure import Figure
+
+    largest = min(len(row["seeds"]) for row in rows)
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n < largest] + [largest]
+    inits = list(dict.fromkeys(row["init"] for row in rows))
+    figure = Figure(figsize=(5.5 * len(inits) ** 0.5 + 3, 3.8), layout="constrained")
+    for axis, init in zip(figure.subplots(1, len(inits), squeeze=False, sharey=True)[0], inits):
+        part = [row for row in rows if row["init"] == init]
+        for rule, label in (("score", "by score"), ("loss", "by loss"), ("any", "at random")):
+            regrets = [np.mean([mean_regret(row, similarities[row["name"]], rule, n) for row in part]) for n in counts]
+            axis.plot(counts, regrets, "o-", label=label)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(counts, [str(n) for n in counts])
+        axis.set_xlabel("seeds to select from")
+        axis.set_title(init, fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("regret, dB")
+    figure.axes[0].legend(fontsize=8)
+    return figure
