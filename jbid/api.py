@@ -18,8 +18,9 @@ from jbid.io.weights import weights_folder
 from jbid.kernel_estimation.search import KernelEstimate
 from jbid.methods.explore import blur_operator, transfer
 from jbid.ops import conv, motion, noise
+from jbid.ops.kernels import pad_to_odd_square
 from jbid.pipeline.config import resolve
-from jbid.pipeline.prepare import check_deconvolve, pad_to_odd_square, prepare
+from jbid.pipeline.prepare import check_deconvolve, prepare
 from jbid.pipeline.restoration import Restoration
 from jbid.pipeline.solve import restore
 from jbid.runtime.console import step_bar
@@ -55,9 +56,7 @@ def _check_kernel(kernel: Any) -> NDArray[np.float32]:
     """The kernel in a square of odd side, with sum one; raises ValueError for anything that is no kernel."""
     array = np.asarray(kernel, np.float32)
     if array.ndim != 2 or not np.isfinite(array).all() or array.min() < 0 or not array.sum() > 0:
-        raise ValueError(
-            "`kernel` must be two-dimensional and not negative, with a positive sum"
-        )
+        raise ValueError("`kernel` must be two-dimensional and not negative, with a positive sum")
     return pad_to_odd_square(array / array.sum())
 
 

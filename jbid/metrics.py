@@ -63,7 +63,7 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
 
     The outer `border` pixels of the truth are left out; of all shifts within `max_shift` pixels in steps of 1/4, by
     bilinear interpolation, the one with the smallest squared error counts, and PSNR and SSIM are taken there. image
-    and truth are (h, w) or (h, w, c), in [0, 1] and of one size; the channels of a picture move together, its squared
+    and truth are (h, w) or (h, w, c), in [0, 1] and of one size; the channels of an image move together, its squared
     error is over all of them and its SSIM their mean.
 
     The sum of squares over all shifts is exact but fast: for each of the 16 sub-pixel phases it is
@@ -114,7 +114,7 @@ def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> fl
 
     max_s sum_p k(p) t(p + s) / (||k|| ||t||), in [0, 1] for non-negative kernels; sizes may differ (Hu and Yang 2012).
     Both orientations count since Levin's kernel files do not share one. With `fractions` above one the shifts go in
-    steps of one pixel by `fractions`, the correlation being interpolated by its Fourier series: no picture tells where
+    steps of one pixel by `fractions`, the correlation being interpolated by its Fourier series: no image tells where
     its kernel lies, and thin kernels half a pixel apart have little in common by whole pixels.
     """
     kernel, truth = np.asarray(kernel, float), np.asarray(truth, float)

@@ -1,7 +1,7 @@
-"""The few types that everything in jbid is built from.
+"""Types that all of jbid builds on.
 
-h w c is the observed image, H W c the latent one (H = h + kh - 1, W = w + kw - 1), kh kw the kernel. Nothing carries a
-leading batch axis: images and seeds are batched by `jbid.transforms`, that is by `jax.vmap`.
+h w c is the observed image, H W c the latent one (H = h + kh - 1, W = w + kw - 1), kh kw the kernel. Nothing has a
+leading batch axis: `jbid.engine.wrappers` batches images and seeds by `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ Params = Any  # a pytree of arrays
 
 
 class Estimate(NamedTuple):
-    """What is believed of image and kernel; also used for pairs of anything that belongs to the two."""
+    """Current estimates of image and kernel; also any pair of things that belong to the two.
 
-    image: Any  # H W c, in [0, 1]
-    kernel: Any  # kh kw
+    Attributes:
+        image: latent image (H, W, c) in [0, 1].
+        kernel: (kh, kw).
+    """
+
+    image: Any
+    kernel: Any
 
 
 class Generator(NamedTuple):
-    """A parametrized prior: `apply(params, code, key)` is an image or a kernel.
+    """A parametrized prior, of an image or a kernel.
 
-    `init(key, blurred)` draws parameters (optimized) and code (the fixed network input, not optimized). `apply` takes
-    a key for whatever is random at each step, or None for the plain output. `fit(params, code, start)` gives the
-    parameters to set out from with a kernel `start`, with which a kernel is close to it and an image to the picture's
-    deconvolution with it; None where the parameters that were drawn are kept.
+    Attributes:
+        init: init(key, blurred) draws parameters, which are optimized, and a code, which is not: the network's input.
+        apply: apply(params, code, key) is the image or kernel. The key is for random perturbations; None: without.
+        fit: fit(params, code, init_kernel) makes the parameters with which a kernel is close to the initial one, and
+            an image close to the deconvolution with it; None: the drawn parameters stay.
     """
 
     init: Callable[[Array, Array], tuple[Params, Any]]
@@ -36,14 +42,21 @@ class Generator(NamedTuple):
     fit: Callable[[Params, Any, Array], Params] | None = None
 
 
-# y = k * x, or whatever stands for it
+# blur model forward(image, kernel) = k * x, or another one
 Forward = Callable[[Array, Array], Array]
-# (estimate, reblurred, blurred, t) -> scalar; t counts steps from 0 and is never batched
+# loss(estimate, reblurred, blurred, t) is a scalar; t counts steps from 0 and is never batched
 Loss = Callable[[Estimate, Array, Array, Array], Float[Array, ""]]
 
 
 class State(NamedTuple):
-    """All that a step changes, and all that a checkpoint holds beside t."""
+    """State of a run: everything that a step changes, and a checkpoint saves.
+
+    Attributes:
+        key: of the run; step t uses fold_in(key, t).
+        params: of the two generators.
+        code: of the two generators.
+        opt_state: of the two optimizers.
+    """
 
     key: Array
     params: Estimate
@@ -52,7 +65,13 @@ class State(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a step tells: its loss and its estimate, both before the update, and whether the run has stopped itself."""
+    """Auxiliary output of a step.
+
+    Attributes:
+        loss: before the update.
+        estimate: before the update.
+        stopped: the run has stopped early.
+    """
 
     loss: Float[Array, ""]
     estimate: Estimate
@@ -60,7 +79,12 @@ class StepInfo(NamedTuple):
 
 
 class MethodOutput(NamedTuple):
-    """A method's answer: the sharp image on the observed window, and a kernel that sums to one."""
+    """Answer of a method.
+
+    Attributes:
+        image: sharp image on the observed window.
+        kernel: sums to one.
+    """
 
     image: Float[Array, "h w c"]
     kernel: Float[Array, "kh kw"]
@@ -69,10 +93,14 @@ class MethodOutput(NamedTuple):
 class Method(NamedTuple):
     """A deblurring method as four pure functions.
 
-    `init(key, blurred, start=None)` is the state before the first step, with the generators fitted to the kernel
-    `start` if one is given; `step(state, blurred, t)` the next state and what it told; `estimate(state)` the pair that
-    is believed in by then, and `restore(estimate, blurred)` the answer that it gives. The key of step t is
-    `fold_in(state.key, t)`, so (state, t) is all that is needed to go on exactly as if never stopped.
+    The key of step t is fold_in(state.key, t), so state and t suffice to resume a run exactly.
+
+    Attributes:
+        init: init(key, blurred, init_kernel=None) is the state before the first step.
+        step: step(state, blurred, t) is the next state and a `StepInfo`.
+        estimate: estimate(state) is the current estimate.
+        restore: restore(estimate, blurred) is the answer. It takes an estimate and not a state, so that wrappers can
+            substitute their own.
     """
 
     init: Callable[..., Any]

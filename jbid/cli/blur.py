@@ -20,7 +20,7 @@ def blur(
     seed: Annotated[int, Parameter(group=MAIN)] = 0,
     out: Annotated[Path, Parameter(group=MAIN)] = Path("blurred"),
 ) -> int:
-    """Blur sharp images with a kernel: y = k * x + n. Writes <name>_blurred.png.
+    """Blur sharp images with a kernel: y = k * x + n. Writes NAME_blurred.png.
 
     The result is smaller than the image by the kernel's size minus one: only pixels that see the whole kernel are
     known.

@@ -20,6 +20,7 @@ from jbid.runtime.commandline import (
     Positive,
     Region,
     execute,
+    with_flags,
 )
 from jbid.runtime.console import Interrupt, print_error, print_warning
 
@@ -41,9 +42,9 @@ def deblur(
     *,
     out: Annotated[Path, Parameter(group=MAIN)] = Path("deblurred"),
     method: Annotated[str | None, Parameter(group=MAIN)] = None,
-    kernel_size: Annotated[KernelSize | None, Parameter(group=MAIN)] = None,
-    region: Annotated[Region | None, Parameter(group=MAIN)] = None,
-    seeds: Annotated[Positive | None, Parameter(group=MAIN)] = None,
+    kernel_size: Annotated[KernelSize, Parameter(group=MAIN)] = None,
+    region: Annotated[Region, Parameter(group=MAIN)] = None,
+    seeds: Annotated[Positive, Parameter(group=MAIN)] = None,
     kernel: Path | None = None,
     linear: bool = False,
     color: Literal["luma", "rgb"] | None = None,
@@ -54,7 +55,7 @@ def deblur(
 ) -> int:
     """Restore blurred photos. Only the blurred image is needed: the blur is estimated from it.
 
-    For each photo, <name>_sharp (the restored image), <name>_kernel.png (the blur) and <name>.json (settings,
+    For each photo, NAME_sharp (the restored image), NAME_kernel.png (the blur) and NAME.json (settings,
     candidates and scores) are written. Unreadable files are reported and skipped.
 
     Example: jbid deblur photo.jpg --out restored
@@ -102,7 +103,7 @@ def _known_kernel(path: Path | None, kernel_size: int | str | None) -> NDArray |
     if path is None:
         return None
     from jbid.io.images import read_kernel
-    from jbid.pipeline.prepare import pad_to_odd_square
+    from jbid.ops.kernels import pad_to_odd_square
 
     kernel = pad_to_odd_square(read_kernel(path))
     if kernel_size not in (None, "auto", len(kernel)):
@@ -142,7 +143,7 @@ def _deblur(
         raise ValueError("; ".join(errors))
     run = _Run(make_folder(out), config, known, kernel_path, resume, overwrite, compute, errors)
     for line in errors:
-        print_error(line)
+        print_error(with_flags(line))
     batch = compute.batch or (1 if jax.default_backend() == "cpu" else 8) * jax.local_device_count()
     with interruptible() as interrupt:
         for group in group_by(local_share(list(sizes)), lambda path: sizes[path]):
@@ -194,7 +195,7 @@ class _Run:
 
     def _fail(self, path: Path, error: BaseException | str) -> None:
         self.errors.append(about(path, error))
-        print_error(self.errors[-1])
+        print_error(with_flags(self.errors[-1]))
 
     def prepare(self, paths: Sequence[Path], interrupt: Interrupt) -> list[_Job]:
         """Images that are not restored yet, prepared."""
@@ -278,7 +279,7 @@ class _Run:
         if self.config.n_seeds > 1:
             print(candidate_table(restoration.candidates))
         for warning in restoration.warnings:
-            print_warning(f"{path.name}: {warning}")
+            print_warning(with_flags(f"{path.name}: {warning}"))
         steps = f", {len(restoration.losses)} steps" if self.config.is_optimized else ""
         print(
             "{}: kernel {}x{}{}, {:.0f} s, {} -> {}".format(

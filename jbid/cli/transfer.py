@@ -37,7 +37,7 @@ def transfer(
 ) -> int:
     """Transfer the blur of an image pair to other images, also a blur that varies over the image.
 
-    Writes <name>_blurred for each target. Unreadable targets are reported and skipped.
+    Writes NAME_blurred for each target. Unreadable targets are reported and skipped.
 
     Example: jbid transfer --sharp a.png --blurry b.png --target photos/
 

@@ -18,7 +18,7 @@ ROUNDS = 10_000  # over all photos; grain counts items in 64 bits and an endless
 
 
 def files(folder: Path) -> list[Path]:
-    """The pictures in a folder and its subfolders, by their suffixes, in order."""
+    """The images in a folder and its subfolders, by their suffixes, in order."""
     known = set(Image.registered_extensions())
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in known and p.is_file())
 
@@ -74,32 +74,32 @@ def _picture(record: Any) -> NDArray[np.float32]:
 
 
 def random_flip(part: NDArray, rng: np.random.Generator) -> NDArray:
-    """A square picture turned by a multiple of 90 degrees and mirrored, or not, at random."""
+    """A square image turned by a multiple of 90 degrees and mirrored, or not, at random."""
     part = np.rot90(part, int(rng.integers(4)))
     return np.ascontiguousarray(part[:, ::-1] if rng.integers(2) else part)
 
 
 def place(shape: Sequence[int], side: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a random square of `side` pixels in a picture of this shape, which must hold it."""
+    """Rows and columns of a random square of `side` pixels in an image of this shape, which must hold it."""
     top, left = (int(rng.integers(n - side + 1)) for n in shape[:2])
     return slice(top, top + side), slice(left, left + side)
 
 
-def crop(picture: NDArray[np.float32], rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """A random square (side, side, c) of a picture (h, w, c), `turned`; a smaller picture is enlarged first."""
-    h, w = picture.shape[:2]
+def crop(image: NDArray[np.float32], rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """A random square (side, side, c) of an image (h, w, c), `turned`; a smaller image is enlarged first."""
+    h, w = image.shape[:2]
     if min(h, w) < side:
         factor = side / min(h, w)
         shape = (max(side, round(w * factor)), max(side, round(h * factor)))
-        channels = (Image.fromarray(channel) for channel in np.moveaxis(picture, -1, 0))
+        channels = (Image.fromarray(channel) for channel in np.moveaxis(image, -1, 0))
         larger = [np.asarray(channel.resize(shape, Image.Resampling.BICUBIC)) for channel in channels]
-        picture = np.stack(larger, -1).clip(0, 1)
-    return random_flip(picture[place(picture.shape, side, rng)], rng)
+        image = np.stack(larger, -1).clip(0, 1)
+    return random_flip(image[place(image.shape, side, rng)], rng)
 
 
-def rgb(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A picture (h, w, 1 or 3) in three channels."""
-    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+def rgb(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image (h, w, 1 or 3) in three channels."""
+    return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def apart(n: int, held_out: bool | None) -> list[int]:
@@ -115,7 +115,7 @@ def map_dataset() -> Any:
     try:
         import grain
     except ImportError:
-        raise ValueError("reading pictures for training needs grain: install jbid[pretrain]") from None
+        raise ValueError("reading images for training needs grain: install jbid[pretrain]") from None
     return grain.MapDataset
 
 

@@ -41,7 +41,7 @@ def groups(name: str) -> dict[str, str]:
 def resize_item(item: Item, scale: float) -> Item:
     """The item with all its parts at another scale, below one: pixels are averaged, the kernel again sums to one.
 
-    A picture and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
+    An image and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
     """
     assert item.sharp is not None and item.kernel is not None
     h, w = (max(1, round(n * scale)) for n in item.blurred.shape[:2])

@@ -25,14 +25,14 @@ GAMMA = 2.2  # of the camera whose frames are averaged
 
 
 class Pair(NamedTuple):
-    """A sharp and a blurred picture, (side, side, 3) float32 in [0, 1], or many with a leading axis."""
+    """A sharp and a blurred image, (side, side, 3) float32 in [0, 1], or many with a leading axis."""
 
     sharp: NDArray[np.float32]
     blurred: NDArray[np.float32]
 
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Files of a sharp and a blurred picture each, in a folder with its subfolders.
+    """Files of a sharp and a blurred image each, in a folder with its subfolders.
 
     Either `sharp/NAME` beside `blur/NAME`, as in GoPro, or `X_sharp.EXT` beside `X_blur.EXT`.
     """
@@ -57,7 +57,7 @@ def _pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
     def read(i: int) -> NDArray[np.float32]:
         sharp, blurred = (read_image(path) for path in found[i])
         if sharp.shape[:2] != blurred.shape[:2]:
-            raise ValueError(f"{found[i][1]}: the blurred picture and the sharp one are of different sizes")
+            raise ValueError(f"{found[i][1]}: the blurred image and the sharp one are of different sizes")
         return np.concatenate([rgb(sharp), rgb(blurred)], -1)
 
     data = endless(apart(len(found), held_out), seed).map(read)
@@ -181,7 +181,7 @@ def pairs(
 
     From up to three sources, in the proportion of `mix` ("pairs", "frames", "photos", one each where it says nothing):
     `folder` of pairs (`paired`); `frames`, a folder of clips of sharp frames, 5 to 15 of which are averaged, the middle
-    one being the sharp picture; `photos`, as for `jbid.data.crops.crops`, blurred with kernels of `size` from the
+    one being the sharp image; `photos`, as for `jbid.data.crops.crops`, blurred with kernels of `size` from the
     models of `shares`, or with those of the folder `kernels`. What is `held_out` is as for `crops`; of clips the
     last twentieth, but at least 15 frames. Raises ValueError where there is nothing in a folder.
     """

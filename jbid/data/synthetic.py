@@ -1,4 +1,4 @@
-"""Blurred pictures made from sharp ones, the same ones again from the same seed."""
+"""Blurred images made from sharp ones, the same ones again from the same seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIXED = {"camera": 0.8, "trajectory": 0.1, "gaussian_process": 0.1}
 
 
 def synthesize(item: Item, noise: str | None, seed: int, *, blurred: bool = True) -> Item:
-    """The item with a picture made from its truth; the noise depends on the seed, the item's name and the model."""
+    """The item with an image made from its truth; the noise depends on the seed, the item's name and the model."""
     assert item.sharp is not None and item.kernel is not None
     x = jnp.asarray(item.sharp)
     k = jnp.asarray(item.kernel if blurred else np.ones((1, 1), np.float32))
@@ -36,33 +36,33 @@ def synthesize(item: Item, noise: str | None, seed: int, *, blurred: bool = True
     return item._replace(blurred=y, sharp=np.asarray(crop_center(x, k.shape)), kernel=np.asarray(k))
 
 
-def crop_center_square(picture: NDArray, side: int) -> NDArray:
-    """The middle of a picture (h, w, ...), at most `side` pixels in each direction."""
-    top, left = (max(0, n - side) // 2 for n in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
+def crop_center_square(image: NDArray, side: int) -> NDArray:
+    """The middle of an image (h, w, ...), at most `side` pixels in each direction."""
+    top, left = (max(0, n - side) // 2 for n in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 class Synthetic(NamedTuple):
-    """Sharp pictures of a folder, each blurred by simulated kernels of its own, rounded to 8 bits.
+    """Sharp images of a folder, each blurred by simulated kernels of its own, rounded to 8 bits.
 
-    The kernel of a picture depends on the seed, its name, the size and its number alone: with more pictures, kernels or
-    sizes those that were there stay the same. After Zhang et al., ECCV 2024, section 5.1 (80 pictures of COCO).
+    The kernel of an image depends on the seed, its name, the size and its number alone: with more images, kernels or
+    sizes those that were there stay the same. After Zhang et al., ECCV 2024, section 5.1 (80 images of COCO).
     """
 
     folder: Path
     sizes: tuple[int, ...] = (31,)  # of kernels, odd
-    kernels: int = 1  # for each picture and size
+    kernels: int = 1  # for each image and size
     model: str = "mixed"  # or one of jbid.motion
     noise: str | None = None
-    crop: int = 256  # pixels of the blurred picture's sides, at most
+    crop: int = 256  # pixels of the blurred image's sides, at most
     seed: int = 0
 
     @property
     def NAMES(self) -> tuple[str, ...]:
-        """One for each picture, size and kernel. Raises ValueError where the folder has no pictures."""
+        """One for each image, size and kernel. Raises ValueError where the folder has no images."""
         found = list_images(Path(self.folder))
         if not found:
-            raise ValueError(f"{self.folder}: no pictures there; give --data a folder of sharp photos")
+            raise ValueError(f"{self.folder}: no images there; give --data a folder of sharp photos")
         return tuple(f"{p.name}__{size}_{j}" for p in found for size in self.sizes for j in range(self.kernels))
 
     def groups(self, name: str) -> dict[str, str]:
@@ -70,7 +70,7 @@ class Synthetic(NamedTuple):
         return {"size": f"size {name.rpartition('__')[2].partition('_')[0]}"}
 
     def load(self, data: str | Path | None, names: Sequence[str]) -> list[Item]:
-        """The named images. Raises ValueError for unknown names and for pictures smaller than kernels."""
+        """The named images. Raises ValueError for unknown names and for images smaller than kernels."""
         items = []
         known = self.NAMES  # reads the folder
         for name in names:

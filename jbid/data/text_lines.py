@@ -1,4 +1,4 @@
-"""Rendered lines of typewritten text: a domain of pictures that needs no download, for the manifold of `explore`.
+"""Rendered lines of typewritten text: a domain of images that needs no download, for the manifold of `explore`.
 
 The font comes with Matplotlib, the words are those of Python's own documentation.
 """
@@ -32,9 +32,9 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _letter(letter: str) -> NDArray[np.float32]:
-    picture = Image.new("L", (PLACE, HEIGHT))
-    ImageDraw.Draw(picture).text((0, TOP), letter, fill=255, font=_font())
-    return np.asarray(picture, np.float32) / np.float32(255)
+    image = Image.new("L", (PLACE, HEIGHT))
+    ImageDraw.Draw(image).text((0, TOP), letter, fill=255, font=_font())
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 @functools.cache

@@ -67,8 +67,8 @@ def pairs(data: Any, folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
         def plain(path):
             # an alpha channel would be stored as it is, and of arrays only TensorFlow makes files
-            with Image.open(path) as picture:
-                if picture.mode != "RGBA":
+            with Image.open(path) as image:
+                if image.mode != "RGBA":
                     return str(path)
             copy = Path(place) / path.name
             write_image(copy, read_image(path))

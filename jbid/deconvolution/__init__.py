@@ -1,1 +1,1 @@
-"""jbid.deconvolution."""
+"""Non-blind deconvolution: the image from a known or estimated kernel."""

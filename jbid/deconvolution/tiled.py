@@ -1,12 +1,13 @@
-"""Pictures of any size with bounded memory: `finish` in overlapping tiles, and the patches that tell most of a blur."""
+"""Deconvolution of images of any size with bounded memory: overlapping tiles, blended without seams."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,76 +18,123 @@ from jbid.ops.kernels import trim_zeros
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.runtime.compile import jit
 
-TILE = 1024  # pixels; the side of what is deconvolved at once, with a margin beyond
-# of a tile: a third of the work, for 0.0 to 0.3 dB
+TILE = 1024  # pixels; side of a tile, with its margin
+# of a tile: a third of the work of a whole image
 TILE_OPTIONS = {"rounds": 5, "iterations": 15}
 
 
 @functools.cache
-def _finish(**options: Any):
+def _deconvolver(**options: Any):
     return jit(partial(deconvolve_sparse, **options))
 
 
 @functools.cache
-def _weight():
-    return jit(lambda picture: regularization_weight(estimate_noise(remove_impulses(picture))))
+def _weight_estimator():
+    return jit(lambda image: regularization_weight(estimate_noise(remove_impulses(image))))
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin that cover `length` with at least `overlap` in common."""
-    count = max(1, math.ceil((length - overlap) / (tile - overlap)))
-    return [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
+class Axis(NamedTuple):
+    """Tiles along one axis, in pixels.
+
+    Attributes:
+        length: of the image.
+        tile: of a tile.
+        overlap: least number of pixels that neighbors have in common.
+    """
+
+    length: int
+    tile: int
+    overlap: int
+
+    def starts(self) -> list[int]:
+        """First pixel of each tile."""
+        count = max(1, math.ceil((self.length - self.overlap) / (self.tile - self.overlap)))
+        return [round(i * (self.length - self.tile) / max(1, count - 1)) for i in range(count)]
+
+    def weights(self, start: int) -> NDArray[np.float32]:
+        """Blending weights of a tile: zero in the outer third of an overlap, then a ramp, one in the interior."""
+        index = np.arange(self.tile, dtype=np.float32)
+        before = index + 0.5 if start > 0 else np.full(self.tile, np.inf)
+        after = self.tile - index - 0.5 if start + self.tile < self.length else np.full(self.tile, np.inf)
+        ramp = (np.minimum(before, after) - self.overlap / 3) / (self.overlap / 3)
+        return np.clip(ramp, 1e-6, 1).astype(np.float32)
+
+    def scaled(self, factor: int) -> Axis:
+        """The same tiles in an image that is larger by a factor."""
+        return Axis(self.length * factor, self.tile * factor, self.overlap * factor)
 
 
-def tile_weights(start: int, tile: int, length: int, overlap: int) -> NDArray[np.float32]:
-    """Weights along one side of a tile: nothing in the outer third of an overlap, one beyond it, a ramp in between."""
-    at = np.arange(tile, dtype=np.float32)
-    before = at + 0.5 if start > 0 else np.full(tile, np.inf)
-    after = tile - at - 0.5 if start + tile < length else np.full(tile, np.inf)
-    return np.clip((np.minimum(before, after) - overlap / 3) / (overlap / 3), 1e-6, 1).astype(np.float32)
+def tile_grid(rows: Axis, columns: Axis) -> Iterator[tuple[int, int]]:
+    """First row and first column of each tile, row by row."""
+    yield from itertools.product(rows.starts(), columns.starts())
+
+
+def blend_tiles(
+    rows: Axis, columns: Axis, channels: int, compute: Callable[[int, int], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Blend overlapping tiles to an image (rows.length, columns.length, channels).
+
+    Args:
+        rows, columns: tiles along the two axes.
+        channels: of the image.
+        compute: the tile whose first row and column are given, (rows.tile, columns.tile, channels).
+    """
+    out = np.zeros((rows.length, columns.length, channels), np.float32)
+    total = [np.zeros(axis.length, np.float32) for axis in (rows, columns)]
+    for axis, sums in zip((rows, columns), total):
+        for start in axis.starts():
+            sums[start : start + axis.tile] += axis.weights(start)
+    for top, left in tile_grid(rows, columns):
+        share = np.outer(rows.weights(top), columns.weights(left))
+        out[top : top + rows.tile, left : left + columns.tile] += compute(top, left) * share[..., None]
+    # row by row, because a whole array of weights would be as large as the image
+    for i in range(rows.length):
+        out[i] /= (total[0][i] * total[1])[:, None]
+    return out
 
 
 def deconvolve_tiled(
-    picture: NDArray[np.float32],
+    image: NDArray[np.float32],
     kernel: NDArray[np.float32],
     *,
+    weight: float | None = None,
     tile: int = TILE,
     options: Mapping[str, Any] | None = None,
     on_tile: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
-    """`finish` of a picture (h, w, c) of any size, tile by tile; memory beside the picture grows with the tile alone.
+    """`deconvolve_sparse` of an image of any size, tile by tile; the memory beside the image depends on the tile only.
 
-    Tiles overlap by 6 kernel sizes, at least 96 pixels; the outer third of an overlap, where a tile does not know what
-    lies beyond it, is left out, and the rest blended linearly. A picture of at most `tile` pixels in both directions
-    is restored at once. `options` are those of `finish`; by default, tiles get fewer iterations, which costs up to
-    0.3 dB with large kernels (docs/experiments.md). `on_tile(done, of)` is told of progress.
+    Tiles overlap by 6 kernel sizes, at least 96 pixels. The outer third of an overlap lacks context and is left out;
+    the rest is blended linearly. An image of at most `tile` pixels in both directions is restored at once.
+
+    Args:
+        image: (h, w, c) in [0, 1].
+        kernel: (kh, kw).
+        weight: of the gradient prior; None: by the noise level in the center of the image, the same for all tiles.
+        tile: side of a tile in pixels.
+        options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`).
+        on_tile: called with the number of finished tiles and their total.
     """
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     k = jnp.asarray(trim_zeros(kernel))
-    # one weight for all tiles, from the middle of the picture
-    middle = picture[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
-    weight = _weight()(jnp.asarray(middle))
+    if weight is None:
+        middle = image[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
+        weight = _weight_estimator()(jnp.asarray(middle))
     if max(h, w) <= tile:
-        return np.asarray(_finish(**(options or {}))(jnp.asarray(picture), k, weight=weight))
-    chosen = TILE_OPTIONS if options is None else options
+        return np.asarray(_deconvolver(**(options or {}))(jnp.asarray(image), k, weight=weight))
+    deconvolver = _deconvolver(**(TILE_OPTIONS if options is None else options))
     overlap = max(96, 6 * max(k.shape))
-    sides = [min(n, max(tile, 2 * overlap)) for n in (h, w)]
-    rows, columns = (tile_starts(n, side, overlap) for n, side in zip((h, w), sides))
-    out = np.zeros_like(picture)
-    total = [np.zeros(n, np.float32) for n in (h, w)]
-    for starts, side, length, sums in zip((rows, columns), sides, (h, w), total):
-        for start in starts:
-            sums[start : start + side] += tile_weights(start, side, length, overlap)
+    rows, columns = (Axis(n, min(n, max(tile, 2 * overlap)), overlap) for n in (h, w))
+    total = len(rows.starts()) * len(columns.starts())
     done = 0
-    for top in rows:
-        for left in columns:
-            part = np.s_[top : top + sides[0], left : left + sides[1]]
-            x = np.asarray(_finish(**chosen)(jnp.asarray(picture[part]), k, weight=weight))
-            share = np.outer(tile_weights(top, sides[0], h, overlap), tile_weights(left, sides[1], w, overlap))
-            out[part] += x * share[..., None]
-            done += 1
-            if on_tile:
-                on_tile(done, len(rows) * len(columns))
-    for i in range(h):
-        out[i] /= (total[0][i] * total[1])[:, None]
-    return out
+
+    def compute(top, left):
+        nonlocal done
+        part = image[top : top + rows.tile, left : left + columns.tile]
+        result = np.asarray(deconvolver(jnp.asarray(part), k, weight=weight))
+        done += 1
+        if on_tile:
+            on_tile(done, total)
+        return result
+
+    return blend_tiles(rows, columns, image.shape[2], compute)

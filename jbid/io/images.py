@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jbid.io.files import atomic_write
 from jbid.io.formats import _TEXT, open_image, pillow_metadata, read_deep, read_pillow, write_deep_png, write_tiff
 
-# EXIF tags: orientation; what describes a picture rather than its file; and those of them that are text
+# EXIF tags: orientation; what describes an image rather than its file; and those of them that are text
 _ORIENTATION = 274
 _DESCRIPTIVE = _TEXT | {34665, 34853}  # with the EXIF and GPS parts
 # how the rows and columns of a file are turned to stand upright, by EXIF orientation
@@ -27,7 +27,7 @@ _UPRIGHT = {
 
 
 class Photo(NamedTuple):
-    """A picture and what its file says about it, which is carried over to what is written."""
+    """An image and what its file says about it, which is carried over to what is written."""
 
     image: NDArray[np.float32]  # h w c in [0, 1], c = 1 or 3, upright
     bits: int = 8  # 8 or 16, of the file to be written
@@ -42,11 +42,11 @@ def read_image(path: str | Path) -> NDArray[np.float32]:
 
 
 def read_photo(path: str | Path) -> Photo:
-    """A picture file, upright by its EXIF orientation.
+    """An image file, upright by its EXIF orientation.
 
     8- and 16-bit files are divided by 255 and 65535; floating-point ones (TIFF) must be in [0, 1] already. CMYK becomes
     sRGB by the file's own profile. Of several frames or pages the first is taken. Raises FileNotFoundError, or
-    ValueError for what is no picture, has NaN or infinite pixels or values out of range.
+    ValueError for what is no image, has NaN or infinite pixels or values out of range.
     """
     from PIL import Image
 
@@ -76,10 +76,10 @@ def read_photo(path: str | Path) -> Photo:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4) or pixels.size == 0:
-        raise ValueError(f"{path}: got an array of shape {pixels.shape}, expected one gray or color picture")
+        raise ValueError(f"{path}: got an array of shape {pixels.shape}, expected one gray or color image")
     bits = 8 if pixels.dtype in (bool, np.uint8) else 16
     if np.issubdtype(pixels.dtype, np.integer):
-        # in place: a picture of 45 megapixels has half a gigabyte
+        # in place: an image of 45 megapixels has half a gigabyte
         scale = np.float32(np.iinfo(pixels.dtype).max)
         pixels = pixels.astype(np.float32)
         pixels /= scale
@@ -102,7 +102,7 @@ def read_photo(path: str | Path) -> Photo:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files in a folder, by name, whose suffix is that of a picture; none where there is no such folder."""
+    """The files in a folder, by name, whose suffix is that of an image; none where there is no such folder."""
     from PIL import Image
 
     known = set(Image.registered_extensions())
@@ -111,7 +111,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an upright picture, from its file's header. Raises as `read_photo`."""
+    """Width and height of an upright image, from its file's header. Raises as `read_photo`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -155,11 +155,21 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 
 def _rounded(x: NDArray, bits: int) -> NDArray:
     kind = np.uint16 if bits == 16 else np.uint8
-    # row by row: full-size temporaries would be three times the picture
+    # row by row: full-size temporaries would be three times the image
     out = np.empty(x.shape, kind)
     for i in range(0, len(x), 256):
         out[i : i + 256] = np.round(np.clip(x[i : i + 256], 0, 1) * np.iinfo(kind).max)
     return out
+
+
+def image_grid(images: NDArray, columns: int = 8) -> NDArray[np.float32]:
+    """Images (n, h, w) in rows with gray lines between them, each scaled by its maximum: (H, W, 1)."""
+    n, h, w = images.shape
+    rows = -(-n // columns)
+    out = np.full((rows, columns, h + 1, w + 1), 0.3, np.float32)
+    peak = np.maximum(images.max((1, 2), keepdims=True), 1e-12)
+    out.reshape(-1, h + 1, w + 1)[:n, :h, :w] = images / peak
+    return out.transpose(0, 2, 1, 3).reshape(rows * (h + 1), columns * (w + 1), 1)
 
 
 def read_kernel(path: str | Path) -> NDArray[np.float32]:

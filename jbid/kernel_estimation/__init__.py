@@ -1,1 +1,1 @@
-"""jbid.kernel_estimation."""
+"""Kernel estimation from a single image, without a deep prior."""

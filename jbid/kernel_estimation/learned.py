@@ -1,4 +1,4 @@
-"""The learned initializers: a kernel to set out from, read off the picture or made of edge-based estimates."""
+"""Learned initializers: initial kernels by a network, from the image or from edge-based estimates."""
 
 from __future__ import annotations
 
@@ -19,73 +19,73 @@ from jbid.nets.resnet import KernelEncoder
 from jbid.ops.kernels import best_shift, crop_around, place_kernel, prune_kernel, shift_array, support
 from jbid.runtime.compile import jit
 
-REFINEMENTS = 3  # of a kernel that was read off
+REFINEMENTS = 3  # of a predicted kernel
 
 
 @functools.lru_cache(maxsize=8)
-def _reader(size: int, width: int):
-    def read(generator, encoder, picture):
-        z = KernelEncoder(width).apply(encoder, picture[None])
+def _encoder(size: int, width: int):
+    def predict(generator, encoder, image):
+        z = KernelEncoder(width).apply(encoder, image[None])
         return KernelGenerator(size).apply(generator, z)[0]
 
-    return jit(read)
+    return jit(predict)
 
 
 @functools.lru_cache(maxsize=8)
 def _corrector(width: int):
-    return jit(lambda variables, seen: KernelCorrector(width).apply(variables, seen[None])[0])
+    return jit(lambda variables, inputs: KernelCorrector(width).apply(variables, inputs[None])[0])
 
 
 @functools.cache
 def _refiner():
-    def better(picture, kernel):
-        # a network leaves a little everywhere, which takes from what a fit finds
-        return refine_kernel(picture, prune_kernel(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
+    def refine(image, kernel):
+        # small values everywhere, as networks produce them, would weaken the fit
+        return refine_kernel(image, prune_kernel(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
 
-    return jit(better)
+    return jit(refine)
 
 
-def corrector_input(edges: KernelEstimate, size: int) -> NDArray[np.float32]:
-    """What a corrector sees of the edges: (`KEPT`, 2, size, size), kernel and fit, best first and all moved onto it."""
-    best = place_kernel(edges.kernels[0], size)
-    seen = []
+def corrector_input(estimate: KernelEstimate, size: int) -> NDArray[np.float32]:
+    """Input of a corrector: kernel and fit of the best estimates, all aligned to the best, (`KEPT`, 2, size, size)."""
+    best = place_kernel(estimate.kernels[0], size)
+    pairs = []
     for i in range(KEPT):
-        # the best one again where there is no other
-        j = i if i < len(edges.fits) else 0
-        middle = support(edges.kernels[j])
-        kernel, fit = place_kernel(edges.kernels[j], size), crop_around(edges.fits[j], middle, size)
+        # the best estimate again if there is no other
+        j = i if i < len(estimate.fits) else 0
+        center = support(estimate.kernels[j])
+        kernel, fit = place_kernel(estimate.kernels[j], size), crop_around(estimate.fits[j], center, size)
         shift = best_shift(kernel, best)
-        seen.append([shift_array(kernel, shift, best.shape), shift_array(fit, shift, best.shape)])
-    return np.asarray(seen, np.float32)
+        pairs.append([shift_array(kernel, shift, best.shape), shift_array(fit, shift, best.shape)])
+    return np.asarray(pairs, np.float32)
 
 
-def predict_kernel(edges: KernelEstimate, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
-    """The kernel (size, size), sum one, that the initializer in a folder of weights gives for the picture of `edges`.
+def predict_kernel(estimate: KernelEstimate, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
+    """Kernel that the network of a folder of weights predicts, (size, size) with sum one.
 
-    Where the folder has `initializer_<size>`, G(E(y)) of the picture itself (Zhang et al. 2024, section 3.2); else what
-    its `corrector`, or the shipped one, makes of the estimates from edges. Raises ValueError for damaged weights.
+    With `initializer_<size>` in the folder: G(E(y)) of the image itself (Zhang et al. 2024, section 3.2). Otherwise
+    the folder's `corrector`, or the shipped one, corrects the edge-based estimates.
+
+    Raises:
+        ValueError: for damaged weights.
     """
-    known = weights.manifest(folder)
+    manifest = weights.manifest(folder)
     name = f"initializer_{size}"
-    if f"{name}.npz" in known:
-        read = _reader(size, known[f"{name}.npz"]["settings"]["width"])
+    if f"{name}.npz" in manifest:
+        predict = _encoder(size, manifest[f"{name}.npz"]["settings"]["width"])
         generator, encoder = weights.load(f"generator_{size}", folder), weights.load(name, folder)
-        return np.asarray(read(generator, encoder, jnp.asarray(edges.image)))
-    source = folder if "corrector.npz" in known else weights.SHIPPED
+        return np.asarray(predict(generator, encoder, jnp.asarray(estimate.image)))
+    source = folder if "corrector.npz" in manifest else weights.SHIPPED
     variables = weights.load("corrector", source)
     correct = _corrector(weights.manifest(source)["corrector.npz"]["settings"]["width"])
-    return np.asarray(correct(variables, jnp.asarray(corrector_input(edges, size))))
+    return np.asarray(correct(variables, jnp.asarray(corrector_input(estimate, size))))
 
 
-def learned_kernel(edges: KernelEstimate, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
-    """The kernel of `read_off`, improved by `REFINEMENTS` fits to the picture (`jbid.start.refined`).
-
-    Where it has failed, or looks worse than the best estimate from edges (`jbid.score`), that estimate.
-    """
-    picture = jnp.asarray(edges.image)
-    kernel = jnp.asarray(predict_kernel(edges, size, folder))
+def learned_kernel(estimate: KernelEstimate, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
+    """Initial kernel of `predict_kernel`, refined on the image; the edge-based estimate if that scores better."""
+    image = jnp.asarray(estimate.image)
+    kernel = jnp.asarray(predict_kernel(estimate, size, folder))
     for _ in range(REFINEMENTS):
-        kernel = _refiner()(picture, kernel)
-    both = [place_kernel(edges.kernel, size), np.asarray(kernel)]
-    judged = rank_candidates(edges.image, latent_images(edges.image, both), both, ["edges", "encoder"])
-    return both[order_candidates(judged)[0]]
+        kernel = _refiner()(image, kernel)
+    pair = [place_kernel(estimate.kernel, size), np.asarray(kernel)]
+    candidates = rank_candidates(estimate.image, latent_images(estimate.image, pair), pair, ["edges", "learned"])
+    return pair[order_candidates(candidates)[0]]

@@ -1,6 +1,7 @@
-"""How good a restoration looks to one who does not know the truth: to choose among seeds, settings and sizes.
+"""No-reference score of kernels and images, to choose among seeds, settings and sizes without the ground truth.
 
-NumPy, on the host. What each term is worth, and the regret of the choice, is in docs/experiments.md.
+The score runs in NumPy on the host. docs/development-notes.md holds the worth of each term and the regret of the
+choice.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
-import scipy.ndimage
 import scipy.signal
 from numpy.typing import NDArray
 
@@ -22,89 +22,25 @@ from jbid.engine.batching import even_batch
 from jbid.metrics import pairwise_similarity
 from jbid.runtime.compile import jit
 
+BATCH = 16  # kernels deconvolved at once: those of hundreds of seeds would not fit the memory
 
-class Candidate(NamedTuple):
-    """One kernel and what speaks against it."""
-
-    name: str
-    terms: ScoreTerms
-    failure: str | None
-    loss: float | None = None  # the method's last one
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a report."""
-        loss = self.loss if self.loss is not None and np.isfinite(self.loss) else None
-        values = {name: round(value, 4) for name, value in self.terms._asdict().items()}
-        return {"name": self.name, "score": round(self.terms.score, 3), **values, "failure": self.failure, "loss": loss}
-
-
-@functools.cache
-def _deconvolver():
-    return jit(jax.vmap(deconvolve_gray, (None, 0)))
-
-
-BATCH = 16  # kernels that are deconvolved with: those of hundreds of seeds would not fit the memory
-
-
-def latent_images(picture: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
-    """The latent image (H, W) of a gray picture (h, w) with each of the kernels (s, s), by `sparse_latent`."""
-    size = even_batch(len(kernels), BATCH, 1)
-    y, stack = jnp.asarray(picture), np.stack(kernels)
-    latents: list[NDArray[np.float32]] = []
-    for first in range(0, len(stack), size):
-        # the last part is filled up with copies, so that one program does for all
-        at = np.minimum(np.arange(first, first + size), len(stack) - 1)
-        latents += list(np.asarray(_deconvolver()(y, jnp.asarray(stack[at]))))
-    return latents[: len(stack)]
-
-
-def order_candidates(judged: Sequence[Candidate]) -> list[int]:
-    """Indices by score, lowest first; those that failed come last."""
-
-    def rank(i):
-        candidate = judged[i]
-        return candidate.failure == "not a number", candidate.failure is not None, candidate.terms.score
-
-    return sorted(range(len(judged)), key=rank)
-
-
-def rank_candidates(
-    picture: NDArray,
-    latents: Sequence[NDArray],
-    kernels: Sequence[NDArray],
-    names: Sequence[str],
-    shown: Sequence[NDArray] | None = None,
-) -> list[Candidate]:
-    """What speaks against each kernel and the latent image deconvolved with it, and whether it has failed.
-
-    `shown` are the images to look at for failures, where they are others than the latent ones.
-    """
-    judged = []
-    for i, (name, latent, kernel) in enumerate(zip(names, latents, kernels)):
-        reason = find_failure(picture, latent if shown is None else shown[i], kernel)
-        readable = np.isfinite(latent).all() and np.isfinite(kernel).all()
-        judged.append(Candidate(name, score_terms(picture, latent, kernel) if readable else NO_TERMS, reason))
-    # a failed one must neither lend nor take away support
-    sound = [i for i, candidate in enumerate(judged) if not candidate.failure]
-    for i, t in zip(sound, add_disagreement([judged[i].terms for i in sound], [kernels[i] for i in sound])):
-        judged[i] = judged[i]._replace(terms=t)
-    return judged
-
-
-# Spread of each term between candidates for one picture, measured on Levin's, Lai's and synthetic images: makes the
-# terms comparable. The weights are plain numbers, as finer ones did not choose better on pictures not used to find them
+# Spread of each term between the candidates of one image, over Levin's, Lai's and synthetic images: it makes the terms
+# comparable. The weights are round numbers, because finer ones chose no better on other images
 _SPREAD = {"whiteness": 0.49, "sparsity": 0.066, "flatness": 0.104, "disagreement": 0.045}
 _WEIGHT = {"whiteness": 0.5, "sparsity": 0.5, "flatness": 2.0, "disagreement": 1.0}
 _LAGS = 16  # pixels, of the residual's autocorrelation
 
 
 class ScoreTerms(NamedTuple):
-    """What speaks against a restoration; lower is better in each, and only differences for one picture mean anything.
+    """Terms of the no-reference score; lower is better, and only differences for one image are meaningful.
 
-    residual: log mean r^2 of r = k * x - y, told but not weighed. whiteness: log of the sum of the squared normalized
-    autocorrelation of r at lags up to 16 pixels but zero: what a wrong kernel leaves has structure. sparsity: log mean
-    |grad x|^(1/2). flatness: log(median |grad x| / rms |grad x|): ringing fills what should be flat. disagreement: less
-    the mean similarity of the kernel with those of the other candidates, see `agreement`.
+    Attributes:
+        residual: log mean r^2 of r = k * x - y; reported, but without weight.
+        whiteness: log of the sum of the squared normalized autocorrelation of r at lags up to 16 pixels, except zero:
+            the residual of a wrong kernel has structure.
+        sparsity: log mean |grad x|^(1/2).
+        flatness: log(median |grad x| / rms |grad x|): ringing fills areas that should be flat.
+        disagreement: minus the mean similarity of the kernel to those of the other candidates.
     """
 
     residual: float
@@ -115,15 +51,54 @@ class ScoreTerms(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The weighted sum, in units of each term's usual spread between candidates."""
+        """Weighted sum of the terms, each in units of its usual spread between candidates."""
         return sum(_WEIGHT[name] * getattr(self, name) / _SPREAD[name] for name in _WEIGHT)
 
 
 NO_TERMS = ScoreTerms(0.0, 0.0, 0.0, 0.0)
 
 
+class Candidate(NamedTuple):
+    """A kernel among others for the same image.
+
+    Attributes:
+        name: for reports.
+        terms: of its score.
+        failure: "not a number", "flat image", "delta kernel", or None.
+        loss: last loss of the method; None without a network.
+    """
+
+    name: str
+    terms: ScoreTerms
+    failure: str | None
+    loss: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Entry of a report, ready for JSON."""
+        loss = self.loss if self.loss is not None and np.isfinite(self.loss) else None
+        values = {name: round(value, 4) for name, value in self.terms._asdict().items()}
+        return {"name": self.name, "score": round(self.terms.score, 3), **values, "failure": self.failure, "loss": loss}
+
+
+@functools.cache
+def _deconvolver():
+    return jit(jax.vmap(deconvolve_gray, (None, 0)))
+
+
+def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+    """Latent image (H, W) of a gray image (h, w) with each of the kernels (s, s), by `deconvolve_gray`."""
+    size = even_batch(len(kernels), BATCH, 1)
+    y, stack = jnp.asarray(image), np.stack(kernels)
+    latents: list[NDArray[np.float32]] = []
+    for first in range(0, len(stack), size):
+        # copies fill up the last batch, so that one program serves all
+        indices = np.minimum(np.arange(first, first + size), len(stack) - 1)
+        latents += list(np.asarray(_deconvolver()(y, jnp.asarray(stack[indices]))))
+    return latents[: len(stack)]
+
+
 def score_terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> ScoreTerms:
-    """The terms for one gray picture (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
+    """Terms of the score for a gray image (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
     blurred, latent, kernel = (np.asarray(v, float) for v in (blurred, latent, kernel))
     residual = scipy.signal.fftconvolve(latent, kernel, "valid") - blurred
     power = float(np.mean(residual**2))
@@ -144,20 +119,20 @@ def score_terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> ScoreTerm
     )
 
 
-def add_disagreement(each: Sequence[ScoreTerms], kernels: Sequence[NDArray]) -> list[ScoreTerms]:
-    """The terms with their `disagreement` filled in: less the mean similarity with the other kernels."""
-    if len(each) < 2:
-        return list(each)
-    alike = pairwise_similarity(kernels)
-    mean = (alike.sum(1) - alike.diagonal()) / (len(each) - 1)
-    return [t._replace(disagreement=-float(m)) for t, m in zip(each, mean)]
+def add_disagreement(terms: Sequence[ScoreTerms], kernels: Sequence[NDArray]) -> list[ScoreTerms]:
+    """Terms with their `disagreement`: minus the mean similarity to the other kernels."""
+    if len(terms) < 2:
+        return list(terms)
+    similarity = pairwise_similarity(kernels)
+    mean = (similarity.sum(1) - similarity.diagonal()) / (len(terms) - 1)
+    return [t._replace(disagreement=-float(m)) for t, m in zip(terms, mean)]
 
 
 def find_failure(blurred: NDArray, image: NDArray, kernel: NDArray) -> str | None:
-    """Why a restoration cannot be right: "not a number", "flat image" or "delta kernel"; None where it may be.
+    """Reason for which a restoration cannot be right: "not a number", "flat image", "delta kernel"; None if it may be.
 
-    An image is flat where its standard deviation is under a quarter of the blurred picture's, a kernel a delta where
-    more than 95 % of its sum lies within 3x3 pixels.
+    An image is flat if its standard deviation is under a quarter of the blurred one's, a kernel a delta if more than
+    95 % of its sum lies within 3x3 pixels.
     """
     if not (np.isfinite(image).all() and np.isfinite(kernel).all()):
         return "not a number"
@@ -166,3 +141,45 @@ def find_failure(blurred: NDArray, image: NDArray, kernel: NDArray) -> str | Non
     i, j = np.unravel_index(np.argmax(kernel), kernel.shape)
     peak = kernel[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].sum()
     return "delta kernel" if peak > 0.95 * kernel.sum() else None
+
+
+def rank_candidates(
+    image: NDArray,
+    latents: Sequence[NDArray],
+    kernels: Sequence[NDArray],
+    names: Sequence[str],
+    shown: Sequence[NDArray] | None = None,
+) -> list[Candidate]:
+    """Score kernels, with the latent images deconvolved with them.
+
+    Args:
+        image: gray observed image (h, w).
+        latents: latent image of each kernel.
+        kernels: (kh, kw) each.
+        names: of the candidates.
+        shown: images to check for failures, if these are not the latent ones.
+
+    Returns:
+        Candidates in the order of the kernels; `order_candidates` sorts them.
+    """
+    candidates = []
+    for i, (name, latent, kernel) in enumerate(zip(names, latents, kernels)):
+        failure = find_failure(image, latent if shown is None else shown[i], kernel)
+        is_finite = np.isfinite(latent).all() and np.isfinite(kernel).all()
+        candidates.append(Candidate(name, score_terms(image, latent, kernel) if is_finite else NO_TERMS, failure))
+    # failed candidates take no part in the agreement
+    valid = [i for i, candidate in enumerate(candidates) if not candidate.failure]
+    terms = add_disagreement([candidates[i].terms for i in valid], [kernels[i] for i in valid])
+    for i, t in zip(valid, terms):
+        candidates[i] = candidates[i]._replace(terms=t)
+    return candidates
+
+
+def order_candidates(candidates: Sequence[Candidate]) -> list[int]:
+    """Indices of candidates by score, the lowest first; failed ones come last."""
+
+    def rank(i):
+        candidate = candidates[i]
+        return candidate.failure == "not a number", candidate.failure is not None, candidate.terms.score
+
+    return sorted(range(len(candidates)), key=rank)

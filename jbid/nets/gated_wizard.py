@@ -27,7 +27,7 @@ def local_kernels(
     s = STRIDE
     n, h, w, _ = sharp.shape
     fade = np.sin(np.clip((np.minimum(np.arange(s), np.arange(s)[::-1]) + 0.5) / TAPER, 0, 1) * np.pi / 2) ** 2
-    half = s // 2 + 1  # the rest of a real picture's spectrum is that half again
+    half = s // 2 + 1  # the rest of a real image's spectrum is that half again
     angle = 2 * np.pi / s * np.arange(s)
 
     product = partial(jnp.matmul, precision="highest")
@@ -61,7 +61,7 @@ def local_kernels(
 
 
 class LocalKernelExtractor(nn.Module):
-    """Code of the blur between two pictures, read from the `local_kernels` of each place, and its deviation."""
+    """Code of the blur between two images, read from the `local_kernels` of each place, and its deviation."""
 
     levels: Levels
     variational: bool
@@ -81,14 +81,14 @@ class LocalKernelExtractor(nn.Module):
         return mean, deviation
 
 
-FRAME = 16  # pixels that are mirrored around a picture: so far do wrong borders reach
+FRAME = 16  # pixels that are mirrored around an image: so far do wrong borders reach
 
 
 class GatedBlur(nn.Module):
-    """The change of a picture: a U-Net over each color by itself, the features of every level times 1 + A k + b.
+    """The change of an image: a U-Net over each color by itself, the features of every level times 1 + A k + b.
 
     Between places the code's gates are interpolated. Products of code and features make F nearly bilinear, as blur is.
-    With a frame, the picture is mirrored by so many pixels on all sides, for the layers' zero padding is no picture.
+    With a frame, the image is mirrored by so many pixels on all sides, for the layers' zero padding is no image.
     """
 
     levels: Levels
@@ -130,7 +130,7 @@ class GatedWizard(nn.Module):
         self.change = GatedBlur(self.widths)
 
     def extract(self, sharp: Array, blurred: Array) -> tuple[Array, Array]:
-        """Mean and deviation of the code of the blur between two pictures; without the VAE, the code and zeros."""
+        """Mean and deviation of the code of the blur between two images; without the VAE, the code and zeros."""
         return self.kernels(sharp, blurred)
 
     def blur(self, sharp: Array, code: Array) -> Array:

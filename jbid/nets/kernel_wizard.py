@@ -2,7 +2,7 @@
 
 `KernelWizard` is the authors' network, which the paper leaves to its supplement. `GatedWizard` is jbid's own, for the
 same task with a thirtieth of the parameters (docs/experiments.md, "The blur operator"). They take a leading batch axis;
-sides must be multiples of `STRIDE` (`jbid.operators` pads pictures of other sizes).
+sides must be multiples of `STRIDE` (`jbid.operators` pads images of other sizes).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Mirrored(nn.Module):
 
 
 class FeatureExtractor(nn.Module):
-    """Features at a quarter of the size; the same network for sharp and blurred pictures."""
+    """Features at a quarter of the size; the same network for sharp and blurred images."""
 
     features: int
     blocks: int
@@ -148,7 +148,7 @@ class KernelExtractor(nn.Module):
 
 
 class KernelAdapter(nn.Module):
-    """A U-Net of five halvings over the picture's features, at whose bottom the code is put beside them."""
+    """A U-Net of five halvings over the image's features, at whose bottom the code is put beside them."""
 
     features: int
     code: int
@@ -170,7 +170,7 @@ class KernelAdapter(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """The change of a picture from its adapted features: residual blocks, then twice the size two times."""
+    """The change of an image from its adapted features: residual blocks, then twice the size two times."""
 
     features: int
     fine: int
@@ -193,7 +193,7 @@ def _sampled(mean: Array, deviation: Array, key: Array | None) -> Array:
 class KernelWizard(nn.Module):
     """F and G, which share the feature extractor: y = F(x, k) with k = G(x, y) (Eq. 3).
 
-    Pictures are (n, h, w, 3) in [0, 1] with sides that are multiples of `STRIDE`, codes (n, h/128, w/128, code).
+    Images are (n, h, w, 3) in [0, 1] with sides that are multiples of `STRIDE`, codes (n, h/128, w/128, code).
     """
 
     widths: Widths
@@ -207,7 +207,7 @@ class KernelWizard(nn.Module):
         self.reconstruction = Reconstruction(w.features, w.fine, w.back)
 
     def extract(self, sharp: Array, blurred: Array) -> tuple[Array, Array]:
-        """Mean and deviation of the code of the blur between two pictures; without the VAE, the code and zeros."""
+        """Mean and deviation of the code of the blur between two images; without the VAE, the code and zeros."""
         return self.kernels(self.extractor(sharp), self.extractor(blurred))
 
     def blur(self, sharp: Array, code: Array) -> Array:

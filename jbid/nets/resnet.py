@@ -1,6 +1,6 @@
-"""The initializer of GKPILE: a ResNet-18 that reads the kernel's latent code off a blurred picture.
+"""The initializer of GKPILE: a ResNet-18 that reads the kernel's latent code off a blurred image.
 
-Zhang et al., ECCV 2024; the network is He et al.'s (CVPR 2016, Table 1) for pictures of one channel. As in
+Zhang et al., ECCV 2024; the network is He et al.'s (CVPR 2016, Table 1) for images of one channel. As in
 `jbid.nets.dcgan` there is a leading batch axis, for the batch norms in training.
 """
 
@@ -40,7 +40,7 @@ class _Block(nn.Module):
 
 
 class KernelEncoder(nn.Module):
-    """z = E(y): the code in 100 dimensions of the kernel of blurred pictures, luma in [0, 1], of any size.
+    """z = E(y): the code in 100 dimensions of the kernel of blurred images, luma in [0, 1], of any size.
 
     `width` is the number of channels of the first of four stages, 64 in the paper; it doubles from stage to stage.
     """

@@ -1,4 +1,4 @@
-"""Sinusoidal representation networks: a picture as a function of its coordinates."""
+"""Sinusoidal representation networks: an image as a function of its coordinates."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def layers(weights: Weights) -> int:
 
 
 def shape(weights: Weights) -> tuple[int, int, int]:
-    """Rows, columns and channels of its pictures."""
+    """Rows, columns and channels of its images."""
     rows, columns = weights["input.input"].shape[2:]
     scale = 1 << (layers(weights) // 2 - 1)
     return rows * scale, columns * scale, weights["to_rgb1.bias"].size
@@ -93,17 +93,17 @@ def _styled(weights: Weights, name: str, x: Array, latent: Array, noise: Array, 
 
 
 def _seen(weights: Weights, name: str, x: Array, latent: Array, before: Array | None) -> Array:
-    picture = _modulated(weights, f"{name}.conv", x, latent, False, False) + weights[f"{name}.bias"].reshape(-1)
-    return picture if before is None else picture + _interpolated(before, 2, 2, 2)
+    image = _modulated(weights, f"{name}.conv", x, latent, False, False) + weights[f"{name}.bias"].reshape(-1)
+    return image if before is None else image + _interpolated(before, 2, 2, 2)
 
 
 def synthesis(weights: Weights, latents: Float[Array, "n d"], noises: Sequence[Array]) -> Float[Array, "h w c"]:
-    """The picture of one latent w for each layer and one noise map for each but the last, in [-1, 1] or nearly so."""
+    """The image of one latent w for each layer and one noise map for each but the last, in [-1, 1] or nearly so."""
     x = jnp.transpose(jnp.asarray(weights["input.input"])[0], (1, 2, 0))
     x = _styled(weights, "conv1", x, latents[0], noises[0], False)
-    picture = _seen(weights, "to_rgb1", x, latents[1], None)
+    image = _seen(weights, "to_rgb1", x, latents[1], None)
     for i in range(0, len(latents) - 2, 2):
         x = _styled(weights, f"convs.{i}", x, latents[i + 1], noises[i + 1], True)
         x = _styled(weights, f"convs.{i + 1}", x, latents[i + 2], noises[i + 2], False)
-        picture = _seen(weights, f"to_rgbs.{i // 2}", x, latents[i + 3], picture)
-    return picture
+        image = _seen(weights, f"to_rgbs.{i // 2}", x, latents[i + 3], image)
+    return image

@@ -1,4 +1,4 @@
-"""Features of VGG19 (Simonyan and Zisserman 2015) and the distance of pictures in them."""
+"""Features of VGG19 (Simonyan and Zisserman 2015) and the distance of images in them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Layers = Sequence[tuple[Any, Any]]  # kernel (3, 3, in, out) and bias of each co
 
 
 def vgg_features(layers: Layers, image: Float[Array, "h w c"]) -> list[Array]:
-    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of a picture in [0, 1], without ImageNet's mean and deviation.
+    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of an image in [0, 1], without ImageNet's mean and deviation.
 
-    A gray picture goes through all three channels, as the authors of `jbid.methods.explore` leave the range alone.
+    A gray image goes through all three channels, as the authors of `jbid.methods.explore` leave the range alone.
     """
     x = jnp.broadcast_to(image, (*image.shape[:2], 3))
     told, at = [], 0

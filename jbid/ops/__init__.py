@@ -1,1 +1,1 @@
-"""jbid.ops."""
+"""Operations on images and kernels: no network, no files."""

@@ -1,4 +1,4 @@
-"""Where in an enlarged latent image the observed picture lies."""
+"""Alignment of an observed image with an enlarged latent image."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from jaxtyping import Array, Float, Int
 from jbid.ops.conv import fast_shape
 from jbid.ops.ssim import gaussian_average
 
-_SIDE = 11  # of a window, pixels
-WINDOWS = 24  # in each direction, at most, at which SSIM is evaluated
+_SIDE = 11  # pixels, of a window
+WINDOWS = 24  # largest number of windows in each direction
 
 
 def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Float[Array, "kh kw"]:
-    """SSIM of the observed picture with the window of the latent image at each offset; kh = H - h + 1, kw likewise.
+    """SSIM of the observed image with the window of the latent image at each offset; kh = H - h + 1, kw = W - w + 1.
 
     Entry (i, j) is the mean SSIM (Gaussian 11x11, C1 = 0.01^2, C2 = 0.03^2; Wang et al. 2004, Eq. 13) of image[i : i +
-    h, j : j + w] and observed, both averaged over colors, at up to 24 x 24 evenly spaced windows. Means and variances
-    of the image are found once for all offsets, and the covariance of a window of the picture with the image at all
-    offsets is a correlation, done by FFT. At least 11x11 pixels.
+    h, j : j + w] and observed, both averaged over channels, at up to 24 x 24 evenly spaced windows. Means and variances
+    of the latent image serve all offsets. The covariance of one window with all offsets is a correlation, by FFT.
+
+    Args:
+        image: latent image.
+        observed: at least 11x11 pixels.
     """
-    # covariances do not change with the offset, and rounding is less around zero
+    # covariances do not depend on the level, and rounding errors are smallest around zero
     level = observed.mean()
     x, y = image.mean(-1) - level, observed.mean(-1) - level
     h, w = y.shape
@@ -59,10 +62,10 @@ def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w 
     return total / (len(rows) * len(columns))
 
 
-def best_window(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Int[Array, 2]:
-    """The offset (down, right) of the window of the latent image that is most similar to the observed picture.
+def best_window(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Int[Array, "2"]:
+    """Offset (down, right) of the window of the latent image that is most similar to the observed one.
 
-    argmax of `window_similarity`, over all offsets: Zhuang et al., section 3.1.6.
+    argmax of `window_similarity` over all offsets (Zhuang et al., section 3.1.6).
     """
     similarity = window_similarity(image, observed)
     return jnp.stack(jnp.unravel_index(jnp.argmax(similarity), similarity.shape))

@@ -1,40 +1,40 @@
-"""jbid.ops.color."""
+"""Color: luma, YCbCr, linear light."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# full-range BT.601, as JPEG and OpenCV have it: rows Y, Cb, Cr
+# full-range BT.601, as in JPEG and OpenCV: rows Y, Cb, Cr
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
 def rgb_to_ycbcr(rgb: NDArray) -> NDArray:
-    """(h, w, 3) RGB to full-range Y in [0, 1] and Cb, Cr in [-1/2, 1/2] (BT.601)."""
+    """Convert (h, w, 3) RGB to full-range Y in [0, 1] and Cb, Cr in [-1/2, 1/2] (BT.601)."""
     return rgb @ _YCBCR.T.astype(rgb.dtype)
 
 
 def ycbcr_to_rgb(ycbcr: NDArray) -> NDArray:
-    """The inverse of `to_ycbcr`, clipped to [0, 1]."""
+    """Invert `rgb_to_ycbcr`, clipped to [0, 1]."""
     return np.clip(ycbcr @ np.linalg.inv(_YCBCR).T.astype(ycbcr.dtype), 0, 1)
 
 
 def luma(image: NDArray) -> NDArray:
-    """(h, w, 1): the image itself if it is gray, its full-range luma if it is in color."""
+    """Full-range luma (h, w, 1) of a color image; a gray image is returned as it is."""
     return image if image.shape[-1] == 1 else rgb_to_ycbcr(image)[..., :1]
 
 
 def studio_luma(image: NDArray) -> NDArray:
-    """(h, w, 1): as `luma`, of a picture in color in Matlab's range of `rgb2ycbcr`, 16 / 255 to 235 / 255."""
+    """Luma (h, w, 1) in the range 16 / 255 to 235 / 255 of Matlab's `rgb2ycbcr`; a gray image is returned as it is."""
     return image if image.shape[-1] == 1 else (16 + 219 * luma(image)) / 255
 
 
 def srgb_to_linear(image: NDArray) -> NDArray:
-    """sRGB values to light, both in [0, 1] (IEC 61966-2-1)."""
+    """Convert sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(image.dtype)
 
 
 def linear_to_srgb(light: NDArray) -> NDArray:
-    """The inverse of `to_linear`."""
+    """Invert `srgb_to_linear`."""
     light = np.maximum(light, 0)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(light.dtype)

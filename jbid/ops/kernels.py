@@ -1,4 +1,7 @@
-"""jbid.ops.kernels."""
+"""Blur kernels as arrays: normalize, place in a frame, shift, align, prune.
+
+Functions on JAX arrays are pure and can be compiled; those on NumPy arrays run on the host.
+"""
 
 from __future__ import annotations
 
@@ -7,80 +10,105 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
-import scipy.ndimage
 import scipy.signal
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
 
 def support(kernel: NDArray) -> tuple[slice, slice]:
-    """The rows and columns between the first and the last that are not zero."""
+    """Rows and columns between the first and the last nonzero value."""
     rows, columns = (np.flatnonzero(kernel.any(axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def place_kernel(kernel: NDArray, size: int | tuple[int, int]) -> NDArray[np.float32]:
-    """The kernel in a rectangle of `size`, its support in the middle; what does not fit is cut off. Sum one."""
+    """Kernel in a frame of `size`, with its support in the center and sum one; values beyond the frame are cut off."""
     out = crop_around(kernel, support(kernel), size)
     return out / out.sum()
 
 
-def crop_around(values: NDArray, around: Sequence[slice], size: int | tuple[int, int]) -> NDArray[np.float32]:
-    """A rectangle of `size` of an array, with the rows and columns `around` in its middle; zero beyond the array."""
+def crop_around(values: NDArray, center: Sequence[slice], size: int | tuple[int, int]) -> NDArray[np.float32]:
+    """Frame of `size` of an array, with the rows and columns `center` in its middle; zero beyond the array."""
     sides = (size, size) if isinstance(size, int) else size
     out = np.pad(np.asarray(values, np.float32), [(side, side) for side in sides])
-    for axis, (side, part) in enumerate(zip(sides, around)):
+    for axis, (side, part) in enumerate(zip(sides, center)):
         spare = side - (part.stop - part.start)
         first = part.start - (spare // 2 if spare >= 0 else -(-spare // 2))
         out = out.take(range(side + first, 2 * side + first), axis)
     return out
 
 
-def shift_kernel(kernel: Float[Array, "kh kw"], down: Array, right: Array) -> Float[Array, "kh kw"]:
-    """The kernel moved by whole pixels, zeros where it was; what leaves its rectangle is lost."""
-    at = [jnp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
-    inside = [(i >= 0) & (i < n) for i, n in zip(at, kernel.shape)]
-    rows, columns = (jnp.clip(i, 0, n - 1) for i, n in zip(at, kernel.shape))
-    return jnp.where(inside[0][:, None] & inside[1], kernel[rows[:, None], columns], 0)
+def pad_to_odd_square(kernel: NDArray) -> NDArray[np.float32]:
+    """Kernel in the smallest square of odd side that holds it, with zeros around it."""
+    side = max(kernel.shape) | 1
+    rows, columns = side - kernel.shape[0], side - kernel.shape[1]
+    return np.pad(kernel, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
+
+
+def trim_zeros(kernel: NDArray) -> NDArray:
+    """Kernel without the border of zeros, around the same center; a kernel with an even side is returned as it is."""
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        return kernel
+    parts = []
+    for axis in (1, 0):
+        middle = kernel.shape[1 - axis] // 2
+        reach = int(np.abs(np.flatnonzero(kernel.any(axis)) - middle).max(initial=0))
+        parts.append(slice(middle - reach, middle + reach + 1))
+    return kernel[tuple(parts)]
 
 
 def normalize_kernel(kernel: Float[Array, "kh kw"], threshold: float = 0.0) -> Float[Array, "kh kw"]:
-    """Values below zero or below `threshold` times the maximum removed, sum one."""
+    """Kernel with sum one, without negative values and those below `threshold` times the maximum."""
     kernel = jnp.where(kernel >= threshold * kernel.max(), jnp.maximum(kernel, 0), 0)
     return kernel / kernel.sum()
 
 
 def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
-    """The kernel that does not blur: one at the center."""
+    """Kernel that does not blur: one at the center."""
     return jnp.zeros(tuple(shape)).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)
 
 
-def average_kernels(kernels: Sequence[NDArray], onto: NDArray) -> NDArray[np.float32]:
-    """The mean of kernels (s, s) after the shift by whole pixels that correlates each best with `onto`; sum one."""
-    total = np.zeros(onto.shape)
-    for kernel in kernels:
-        total += shift_array(kernel, best_shift(kernel, onto), onto.shape) / kernel.sum()
-    return (total / total.sum()).astype(np.float32)
+def shift_kernel(kernel: Float[Array, "kh kw"], down: Array, right: Array) -> Float[Array, "kh kw"]:
+    """Kernel shifted by whole pixels; zeros come in, and values that leave the frame are lost."""
+    sources = [jnp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
+    is_inside = [(i >= 0) & (i < n) for i, n in zip(sources, kernel.shape)]
+    rows, columns = (jnp.clip(i, 0, n - 1) for i, n in zip(sources, kernel.shape))
+    return jnp.where(is_inside[0][:, None] & is_inside[1], kernel[rows[:, None], columns], 0)
 
 
-def best_shift(kernel: NDArray, onto: NDArray) -> tuple[int, int]:
-    """Pixels down and right by which a kernel is to be moved to correlate best with another one."""
-    correlation = scipy.signal.correlate(onto, kernel, "full", "fft")
+def shift_array(values: NDArray, shift: tuple[int, int], shape: tuple[int, ...]) -> NDArray:
+    """Array shifted down and right by whole pixels, in an array of `shape`; zero elsewhere."""
+    out = np.zeros(shape, values.dtype)
+    target = tuple(slice(max(0, s), max(0, min(n, m + s))) for s, n, m in zip(shift, shape, values.shape))
+    out[target] = values[tuple(slice(part.start - s, part.stop - s) for part, s in zip(target, shift))]
+    return out
+
+
+def best_shift(kernel: NDArray, reference: NDArray) -> tuple[int, int]:
+    """Shift down and right, in whole pixels, that maximizes the correlation of a kernel with a reference."""
+    correlation = scipy.signal.correlate(reference, kernel, "full", "fft")
     dy, dx = np.unravel_index(np.argmax(correlation), correlation.shape)
     return int(dy) - kernel.shape[0] + 1, int(dx) - kernel.shape[1] + 1
 
 
-def shift_array(values: NDArray, shift: tuple[int, int], shape: tuple[int, ...]) -> NDArray:
-    """An array moved by whole pixels down and right, in an array of `shape`; zero where nothing came from."""
-    out = np.zeros(shape, values.dtype)
-    to = tuple(slice(max(0, s), max(0, min(n, m + s))) for s, n, m in zip(shift, shape, values.shape))
-    out[to] = values[tuple(slice(part.start - s, part.stop - s) for part, s in zip(to, shift))]
-    return out
+def average_kernels(kernels: Sequence[NDArray], reference: NDArray) -> NDArray[np.float32]:
+    """Average of kernels (s, s), each shifted to correlate best with the reference; sum one."""
+    total = np.zeros(reference.shape)
+    for kernel in kernels:
+        total += shift_array(kernel, best_shift(kernel, reference), reference.shape) / kernel.sum()
+    return (total / total.sum()).astype(np.float32)
+
+
+def center_kernel(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
+    """Kernel shifted by whole pixels, so that its center of mass is in the middle."""
+    s = kernel.shape[0]
+    index = jnp.arange(s)
+    row, column = (jnp.round(jnp.sum(kernel.sum(axis) * index) / kernel.sum()).astype(int) for axis in (1, 0))
+    return shift_kernel(kernel, s // 2 - row, s // 2 - column)
 
 
 def connected_components(mask: Bool[Array, "s s"]) -> Int[Array, "s s"]:
-    """A number for each 8-connected part of the mask, the same for all its pixels; 0 outside."""
+    """Label of the 8-connected component of each pixel of the mask; 0 outside."""
     labels = jnp.where(mask, jnp.arange(1, mask.size + 1).reshape(mask.shape), 0)
 
     def spread(carry):
@@ -95,37 +123,20 @@ def connected_components(mask: Bool[Array, "s s"]) -> Int[Array, "s s"]:
 def prune_kernel(
     kernel: Float[Array, "kh kw"], size: Int[Array, ""] | None = None, *, threshold: float = 0.05, part: float = 0.1
 ) -> Float[Array, "kh kw"]:
-    """The kernel without what is noise, with sum one.
+    """Remove noise from a kernel; the result has sum one, and is a delta if nothing remains.
 
-    Removed are values beyond the central square of `size`, below `threshold` times the largest (negative ones too),
-    and 8-connected parts with less than the share `part` of the sum. A kernel with nothing left becomes a delta.
+    Args:
+        kernel: may have negative values, which are removed.
+        size: side of the central square outside of which values are removed; None: everywhere kept.
+        threshold: values below this share of the maximum are removed.
+        part: 8-connected components with less than this share of the sum are removed.
     """
     rows, columns = (jnp.abs(jnp.arange(n) - n // 2) for n in kernel.shape)
-    inside = True if size is None else (rows[:, None] <= size // 2) & (columns <= size // 2)
-    kernel = jnp.where(inside & (kernel > threshold * jnp.max(jnp.where(inside, kernel, 0))), kernel, 0)
+    is_inside = True if size is None else (rows[:, None] <= size // 2) & (columns <= size // 2)
+    kernel = jnp.where(is_inside & (kernel > threshold * jnp.max(jnp.where(is_inside, kernel, 0))), kernel, 0)
     labels = connected_components(kernel > 0)
     mass = jax.ops.segment_sum(kernel.ravel(), labels.ravel(), kernel.size + 1)
     kernel = jnp.where(mass[labels] > part * kernel.sum(), kernel, 0)
     total = kernel.sum()
     delta = delta_kernel(kernel.shape)
     return jnp.where(total > 0, kernel / jnp.where(total > 0, total, 1), delta)
-
-
-def center_kernel(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
-    """The kernel moved by whole pixels so that its center of mass is in the middle; what leaves the square is lost."""
-    s = kernel.shape[0]
-    at = jnp.arange(s)
-    row, column = (jnp.round(jnp.sum(kernel.sum(axis) * at) / kernel.sum()).astype(int) for axis in (1, 0))
-    return shift_kernel(kernel, s // 2 - row, s // 2 - column)
-
-
-def trim_zeros(kernel: NDArray) -> NDArray:
-    """The kernel without the frame of zeros around it, its center where it was; one with even sides as it is."""
-    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-        return kernel
-    part = []
-    for axis in (1, 0):
-        middle = kernel.shape[1 - axis] // 2
-        reach = int(np.abs(np.flatnonzero(kernel.any(axis)) - middle).max(initial=0))
-        part.append(slice(middle - reach, middle + reach + 1))
-    return kernel[tuple(part)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 def _drawn(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, width: Array | None = None) -> Array:
-    """The path (pixels, from the middle) on a grid: each instant's `weight` shared among pixels, sum one.
+    """Draw a path (pixels, from the center) on a grid; the `weight` of each instant is shared among pixels, sum one.
 
     Among the four nearest ones in bilinear shares, or by a Gaussian of standard deviation `width`. The sum over
     instants of products of a row's and a column's share is a matrix product, which is faster than scattering.
@@ -31,8 +31,8 @@ def _drawn(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, wid
     return kernel / kernel.sum()
 
 
-def _centerd(path: Float[Array, "n 2"], extent: Array | float | None = None) -> Array:
-    """The path with its bounding box around zero; with `extent` also scaled until its longer side is that long."""
+def _centered(path: Float[Array, "n 2"], extent: Array | float | None = None) -> Array:
+    """Path with its bounding box around zero; with `extent`, scaled so that the longer side has this length."""
     low, high = path.min(0), path.max(0)
     path = path - (low + high) / 2
     return path if extent is None else path * extent / jnp.maximum(jnp.max(high - low), 1e-6)
@@ -41,8 +41,10 @@ def _centerd(path: Float[Array, "n 2"], extent: Array | float | None = None) -> 
 def _smooth(
     key: Array, times: Float[Array, " n"], frequency: Float[Array, "f d"], weight: Float[Array, "f d"]
 ) -> Array:
-    """Sums of waves with random phases: (n, d) positions at `times`. Random Fourier features, smooth by construction,
-    where a covariance's Cholesky factor would be ill-conditioned."""
+    """Sums of waves with random phases: (n, d) positions at `times`.
+
+    Random Fourier features are smooth by construction, while the Cholesky factor of a covariance is ill-conditioned.
+    """
     phase = jax.random.uniform(key, frequency.shape, maxval=2 * jnp.pi)
     return jnp.einsum("fd,nfd->nd", weight, jnp.cos(times[:, None, None] * frequency + phase))
 
@@ -50,18 +52,18 @@ def _smooth(
 def gaussian_process_kernel(
     key: Array, size: int, *, extent: float = 0.6, length: float = 0.3, samples: int = 512
 ) -> Float[Array, "size size"]:
-    """A camera-shake kernel: the path of a smooth random motion.
+    """Camera-shake kernel: the path of a smooth random motion.
 
     Both coordinates over the exposure time t in [0, 1] are independent Gaussian processes with covariance
     exp(-|t - s|^2 / (2 length^2)) (Schuler et al. 2016, section 4.1, with a squared-exponential covariance); the path
     is scaled so that its longer side spans `extent` of `size` pixels, and each of its `samples` equally long instants
     is shared among the four nearest pixels.
     """
-    for_frequency, for_phase, for_weight = jax.random.split(key, 3)
-    frequency = jax.random.normal(for_frequency, (64, 2)) / length
-    weight = jax.random.normal(for_weight, (64, 2))
-    path = _smooth(for_phase, jnp.linspace(0, 1, samples), frequency, weight)
-    return _drawn(_centerd(path, extent * (size - 1)), jnp.ones(samples), size)
+    frequency_key, phase_key, weight_key = jax.random.split(key, 3)
+    frequency = jax.random.normal(frequency_key, (64, 2)) / length
+    weight = jax.random.normal(weight_key, (64, 2))
+    path = _smooth(phase_key, jnp.linspace(0, 1, samples), frequency, weight)
+    return _drawn(_centered(path, extent * (size - 1)), jnp.ones(samples), size)
 
 
 CANVAS, PATH_LENGTH = 64, 60.0  # DeblurGAN's, pixels
@@ -70,24 +72,24 @@ CANVAS, PATH_LENGTH = 64, 60.0  # DeblurGAN's, pixels
 def trajectory_kernel(
     key: Array, size: int, *, anxiety: float = 0.005, exposure: float = 1.0, samples: int = 2000
 ) -> Float[Array, "size size"]:
-    """The random trajectory of Boracchi and Foi (2012, section II.B), with the settings that DeblurGAN uses.
+    """Random trajectory of Boracchi and Foi (2012, section II.B), with the settings of DeblurGAN.
 
     A particle moves `samples` steps of equal length, 60 pixels of a canvas of 64 in all. To its velocity v is added
     in each step a (s n - c x) times the step's length, with a the `anxiety`, n ~ N(0, I_2), s ~ U(0, 10) and c ~
     U(0, 0.7) for each kernel, and, with probability a U(0, 0.2), a sudden turn back of twice the velocity. The kernel
     is the first `exposure` of the path, scaled from the canvas to `size`.
 
-    Differs from DeblurGAN's code: the path's bounding box is put in the middle (theirs is not centerd), and every
+    Differs from DeblurGAN's code: the path's bounding box is put in the middle (theirs is not centered), and every
     kernel has the whole path unless asked otherwise, where theirs gives four exposures. The anxiety is that of its
     point-spread functions; U(0, 0.1), which its trajectories have alone, winds most of them into a few pixels.
     """
-    for_strength, for_angle, for_shake, for_turn = jax.random.split(key, 4)
-    centripetal, shaky, shake = jax.random.uniform(for_strength, (3,)) * jnp.array([0.7, 0.2, 10.0])
-    angle = jax.random.uniform(for_angle, maxval=2 * jnp.pi)
+    strength_key, angle_key, shake_key, turn_key = jax.random.split(key, 4)
+    centripetal, shaky, shake = jax.random.uniform(strength_key, (3,)) * jnp.array([0.7, 0.2, 10.0])
+    angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
     length = PATH_LENGTH / (samples - 1)
     velocity = length * anxiety * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    shakes = jax.random.normal(for_shake, (samples - 1, 2))
-    turns = jax.random.uniform(for_turn, (samples - 1, 2))
+    shakes = jax.random.normal(shake_key, (samples - 1, 2))
+    turns = jax.random.uniform(turn_key, (samples - 1, 2))
 
     def step(carry, now):
         x, v = carry
@@ -104,7 +106,7 @@ def trajectory_kernel(
     _, path = jax.lax.scan(step, (jnp.zeros(2), velocity), (shakes, turns))
     path = path[: max(2, round(exposure * len(path)))]
     # the whole path may be longer than the canvas is wide: it is at most 60 long, the frame 64
-    return _drawn(_centerd(path) * (size / CANVAS), jnp.ones(len(path)), size)
+    return _drawn(_centered(path) * (size / CANVAS), jnp.ones(len(path)), size)
 
 
 # of camera_kernel, ranges that each kernel's own value is drawn from
@@ -118,10 +120,10 @@ GRAIN = 0.45  # standard deviation of the logarithm of the kernel's measured val
 
 
 def camera_kernel(key: Array, size: int, *, samples: int = 400) -> Float[Array, "size size"]:
-    """A kernel such as those recorded from hand-held cameras (Levin et al. 2009; Lai et al. 2016, section 3).
+    """Kernel like those recorded from hand-held cameras (Levin et al. 2009; Lai et al. 2016, section 3).
 
     A smooth path in three dimensions, a steady drift and waves of 0.4 to 9 Hz whose amplitude falls with the
-    frequency, is seen for 0.3 to 2 s and projected onto the picture along a random direction; the directions in
+    frequency, is seen for 0.3 to 2 s and projected onto the image along a random direction; the directions in
     space move unequally, so that some paths are nearly straight. Equal times have equal weight, so the path is bright
     where the camera rested. It spans 0.2 to 0.95 of the side, is as wide as the lens is sharp (0.3 to 0.8 pixels),
     and its values scatter by 0.45 of themselves, as those that were measured do; what is under 0.03 of the largest is
@@ -139,7 +141,7 @@ def camera_kernel(key: Array, size: int, *, samples: int = 400) -> Float[Array, 
     path = times[:, None] * drift + _smooth(next(keys), times, 2 * jnp.pi * frequency, amplitude)
     path = path * jnp.array([1.0, 0.7, 0.4])
     view, _ = jnp.linalg.qr(jax.random.normal(next(keys), (3, 2)))
-    path = _centerd(path @ view, draw(*EXTENT) * (size - 1) - 2)
+    path = _centered(path @ view, draw(*EXTENT) * (size - 1) - 2)
     kernel = _drawn(path, jnp.ones(samples), size, draw(*WIDTH))
     kernel = kernel * jnp.exp(GRAIN * jax.random.normal(next(keys), (size, size)))
     kernel = jnp.where(kernel < 0.03 * kernel.max(), 0, kernel)
@@ -154,30 +156,50 @@ KERNEL_MODELS: dict[str, Callable[..., Array]] = {
 
 
 def motion_kernels(key: Array, size: int, count: int, model: str = "camera") -> Float[Array, "count size size"]:
-    """`count` kernels of one of `MODELS`. Raises ValueError for an even or too small size, or another model."""
+    """Simulate motion-blur kernels.
+
+    Args:
+        key: random key.
+        size: odd side in pixels, at least 5.
+        count: number of kernels.
+        model: name in `KERNEL_MODELS`.
+
+    Raises:
+        ValueError: for an even or too small size, or another model.
+
+    Example:
+        >>> import jax
+        >>> motion_kernels(jax.random.key(0), 21, 2).shape
+        (2, 21, 21)
+    """
     if size < 5 or size % 2 == 0:
-        raise ValueError(f"got kernel size {size}, expected an odd number of at least 5")
+        raise ValueError(f"`size` must be an odd number of at least 5, got {size}")
     if model not in KERNEL_MODELS:
-        raise ValueError(f"got kernel model {model!r}, expected one of {', '.join(KERNEL_MODELS)}")
+        raise ValueError(f"`model` must be one of {', '.join(KERNEL_MODELS)}, got {model!r}")
     return jax.vmap(partial(KERNEL_MODELS[model], size=size))(jax.random.split(key, count))
 
 
 def normalize_shares(shares: Mapping[str, float]) -> NDArray[np.float64]:
-    """`shares` divided by their sum. Raises ValueError for shares that are negative or all zero, and unknown models."""
+    """Divide shares of kernel models by their sum.
+
+    Raises:
+        ValueError: for shares that are negative or all zero, and for unknown models.
+    """
     if unknown := set(shares) - set(KERNEL_MODELS):
-        raise ValueError(f"got kernel model {', '.join(sorted(unknown))}, expected some of {', '.join(KERNEL_MODELS)}")
-    each = np.array(list(shares.values()), float)
-    if not each.sum() > 0 or each.min() < 0:
-        raise ValueError(f"got shares {dict(shares)}, expected numbers that are not negative, one of them positive")
-    return each / each.sum()
+        raise ValueError(f"`shares` must be of {', '.join(KERNEL_MODELS)}, got {', '.join(sorted(unknown))}")
+    values = np.array(list(shares.values()), float)
+    if not values.sum() > 0 or values.min() < 0:
+        raise ValueError(f"`shares` must not be negative, and one of them positive, got {dict(shares)}")
+    return values / values.sum()
 
 
 def mixed_kernels(key: Array, size: int, count: int, shares: Mapping[str, float]) -> Float[Array, "count size size"]:
-    """Kernels of several models, their numbers in the proportion of `shares`; their order tells nothing.
+    """Simulate kernels of several models, in the proportion of `shares` and in random order.
 
-    Raises ValueError as `chances` and `kernels` do.
+    Raises:
+        ValueError: as `normalize_shares` and `motion_kernels`.
     """
-    for_order, *keys = jax.random.split(key, len(shares) + 1)
+    order_key, *keys = jax.random.split(key, len(shares) + 1)
     bounds, so_far = [0], 0.0
     for share in normalize_shares(shares):
         so_far += share
@@ -187,4 +209,4 @@ def mixed_kernels(key: Array, size: int, count: int, shares: Mapping[str, float]
         for k, name, start, stop in zip(keys, shares, bounds[:-1], bounds[1:])
         if stop > start
     ]
-    return jax.random.permutation(for_order, jnp.concatenate(parts))
+    return jax.random.permutation(order_key, jnp.concatenate(parts))

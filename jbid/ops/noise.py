@@ -1,4 +1,4 @@
-"""Noise models, and an estimate of how much noise there is."""
+"""Noise: models, an estimate of its level, and the removal of impulses."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _HIGH = (-0.48296291314469025, 0.8365163037378079, -0.22414386804185735, -0.1294
 def estimate_noise(image: Float[Array, "h w c"]) -> Float[Array, ""]:
     """Standard deviation of white Gaussian noise, in the image's units, averaged over the channels.
 
-    sigma = median |HH| / 0.6745 over the finest diagonal wavelet coefficients HH that are not zero (Donoho and
-    Johnstone 1994, as `skimage.restoration.estimate_sigma`). A blurred image has next to no detail of its own at that
-    scale, which makes the estimate good there. 0 for an image without any detail.
+    sigma = median |HH| / 0.6745 over the nonzero finest diagonal wavelet coefficients HH (Donoho and Johnstone 1994,
+    as `skimage.restoration.estimate_sigma`). A blurred image has little detail of its own at that scale, so the
+    estimate is accurate for it. 0 for an image without detail or with sides under 8 pixels.
     """
 
-    def high(x, axis):
+    def high_pass(x, axis):
         x = jnp.moveaxis(x, axis, 0)
         n = (x.shape[0] - 4) // 2 * 2 + 1
         return jnp.moveaxis(sum(f * x[i : i + n : 2] for i, f in enumerate(_HIGH)), 0, axis)
 
     if image.shape[0] < 8 or image.shape[1] < 8:
         return jnp.zeros(())
-    detail = jnp.abs(high(high(image, 0), 1))
+    detail = jnp.abs(high_pass(high_pass(image, 0), 1))
     median = jnp.nanmedian(jnp.where(detail > 0, detail, jnp.nan), axis=(0, 1))
     return jnp.nan_to_num(median).mean() / 0.6745
 
@@ -40,56 +40,58 @@ def _median3(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 
 def detect_impulses(image: Float[Array, "h w c"]) -> Bool[Array, "h w 1"]:
-    """The pixels that are black or white and unlike their neighbors, which a blurred picture cannot have.
+    """Pixels with impulse noise: black or white and unlike their neighbors, which a blurred image cannot have.
 
-    Within 0.02 of 0 or 1, and more than 0.15 from the median of 3x3 pixels, in the mean of the channels.
+    Within 0.02 of 0 or 1, and more than 0.15 from the 3x3 median, in the mean of the channels.
     """
     x = image.mean(-1, keepdims=True)
     return ((x < 0.02) | (x > 0.98)) & (jnp.abs(x - _median3(x)) > 0.15)
 
 
 def remove_impulses(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """The image with each of its `impulses` replaced by the median of 3x3 pixels."""
+    """Image whose pixels with impulse noise (`detect_impulses`) are replaced by their 3x3 median."""
     return jnp.where(detect_impulses(image), _median3(image), image)
 
 
 def gaussian_noise(key: Array, image: Float[Array, "h w c"], sigma: float) -> Float[Array, "h w c"]:
-    """The image with white N(0, sigma^2) added, clipped to [0, 1]; sigma in units of the image's range."""
+    """Image plus white N(0, sigma^2), clipped to [0, 1]; sigma in units of the image's range."""
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape), 0, 1)
 
 
 def impulse_noise(key: Array, image: Float[Array, "h w c"], probability: float) -> Float[Array, "h w c"]:
-    """Salt and pepper: each pixel becomes white or black, half the time each, with this probability."""
-    hit = jax.random.uniform(key, (*image.shape[:2], 1))
-    return jnp.where(hit < probability / 2, 1.0, jnp.where(hit < probability, 0.0, image))
+    """Salt and pepper: each pixel becomes white or black, equally often, with this probability."""
+    u = jax.random.uniform(key, (*image.shape[:2], 1))
+    return jnp.where(u < probability / 2, 1.0, jnp.where(u < probability, 0.0, image))
 
 
 def shot_noise(key: Array, image: Float[Array, "h w c"], rate: float) -> Float[Array, "h w c"]:
-    """Poisson(rate x) / rate, clipped to [0, 1]: `rate` photons are counted where the image is white."""
+    """Poisson(rate x) / rate, clipped to [0, 1]; a white pixel counts `rate` photons on average."""
     return jnp.clip(jax.random.poisson(key, rate * jnp.clip(image, 0, 1)) / rate, 0, 1)
 
 
 def saturation(key: Array, image: Float[Array, "h w 3"], gain: float = 2.0) -> Float[Array, "h w 3"]:
     """HSV saturation times `gain` plus 0.1, clipped to [0, 1]; then N(0, 0.0001^2) is added.
 
-    Zhuang et al., section 4.2.2, after Hendrycks and Dietterich 2019. Raises ValueError for an image without color.
+    Zhuang et al., section 4.2.2, after Hendrycks and Dietterich 2019.
+
+    Raises:
+        ValueError: for a gray image.
     """
     if image.shape[-1] != 3:
-        raise ValueError("saturation needs a picture in color")
+        raise ValueError("saturation noise needs a color image")
     hue, s, value = dm_pix.rgb_to_hsv(jnp.clip(image, 0, 1)).transpose(2, 0, 1)
-    changed = dm_pix.hsv_to_rgb(jnp.stack([hue, jnp.clip(gain * s + 0.1, 0, 1), value], -1))
-    return gaussian_noise(key, changed, 1e-4)
+    saturated = dm_pix.hsv_to_rgb(jnp.stack([hue, jnp.clip(gain * s + 0.1, 0, 1), value], -1))
+    return gaussian_noise(key, saturated, 1e-4)
 
 
-Noise = Callable[[Array, Array, float], Array]
-
-NOISE_MODELS: dict[str, Noise] = {
+NOISE_MODELS: dict[str, Callable[[Array, Array, float], Array]] = {
     "gaussian": gaussian_noise,
     "impulse": impulse_noise,
     "shot": shot_noise,
     "saturation": saturation,
 }
-# Zhuang et al., section 4.2.2 (the captions of its figures 21 and 22 have others); of saturation there is one level
+# low and high levels of Zhuang et al., section 4.2.2 (the captions of its figures 21 and 22 have others); saturation
+# has a single one
 NOISE_LEVELS: dict[str, tuple[float, float]] = {
     "gaussian": (0.001, 0.05),
     "impulse": (0.005, 0.08),
@@ -98,23 +100,44 @@ NOISE_LEVELS: dict[str, tuple[float, float]] = {
 }
 
 
-def parse_noise(text: str) -> tuple[str, float]:
-    """The model and level that a text such as "gaussian:0.05" names.
+def parse_noise(spec: str) -> tuple[str, float]:
+    """Model and level of a specification such as "gaussian:0.05"; the level is a number, "low" or "high".
 
-    The level is a number, "low" or "high" (Zhuang et al.'s). Raises ValueError for unknown models and for levels that
-    are not positive, or probabilities above one.
+    Raises:
+        ValueError: for an unknown model, a level that is not positive, or a probability above one.
     """
-    model, _, level = text.partition(":")
+    model, _, text = spec.partition(":")
     if model not in NOISE_MODELS:
-        raise ValueError(f"got noise {text!r}, expected one of {', '.join(f'{m}:LEVEL' for m in NOISE_MODELS)}")
-    if level in ("low", "high"):
-        return model, NOISE_LEVELS[model][level == "high"]
+        choices = ", ".join(f"{name}:LEVEL" for name in NOISE_MODELS)
+        raise ValueError(f"`noise` must be one of {choices}, got {spec!r}")
+    if text in ("low", "high"):
+        return model, NOISE_LEVELS[model][text == "high"]
     try:
-        value = float(level or (NOISE_LEVELS[model][1] if model == "saturation" else "nan"))
+        level = float(text or (NOISE_LEVELS[model][1] if model == "saturation" else "nan"))
     except ValueError:
-        value = 0.0
-    if not value > 0 or (model == "impulse" and value > 1) or value == float("inf"):
+        level = 0.0
+    if not level > 0 or (model == "impulse" and level > 1) or level == float("inf"):
         raise ValueError(
-            f"got noise {text!r}, expected a level such as {model}:{NOISE_LEVELS[model][1]}, or low or high"
+            f"`noise` must have a level such as {model}:{NOISE_LEVELS[model][1]}, low or high, got {spec!r}"
         )
-    return model, value
+    return model, level
+
+
+def add_noise(key: Array, image: Float[Array, "h w c"], spec: str) -> Float[Array, "h w c"]:
+    """Add noise by a specification such as "gaussian:0.05", see `parse_noise`.
+
+    Args:
+        key: random key.
+        image: in [0, 1].
+        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE" or "saturation".
+
+    Raises:
+        ValueError: for another specification.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> add_noise(jax.random.key(0), jnp.ones((8, 8, 1)), "gaussian:0.01").shape
+        (8, 8, 1)
+    """
+    model, level = parse_noise(spec)
+    return NOISE_MODELS[model](key, image, level)

@@ -1,4 +1,4 @@
-"""jbid.ops.ssim."""
+"""Structural similarity with Gaussian windows, differentiable."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _RADIUS, _SIGMA = 5, 1.5
 def gaussian_average(x: Float[Array, "h w *c"], *, same: bool) -> Float[Array, "H W *c"]:
     """Gaussian average over 11x11 pixels (sigma 1.5), one axis after the other.
 
-    With `same`, zeros lie outside the image and the size stays; else only windows that fit are taken, 10 fewer along
-    each axis. Written as eleven shifted sums: for so few taps and channels that is faster than a convolution on every
-    backend.
+    Written as eleven shifted sums, which for so few taps and channels are faster than a convolution on every backend.
+
+    Args:
+        x: image.
+        same: pad with zeros, so that the size stays; otherwise only windows that fit count, 10 fewer along each axis.
     """
     taps = [math.exp(-(i**2) / (2 * _SIGMA**2)) for i in range(-_RADIUS, _RADIUS + 1)]
     total = sum(taps)
@@ -33,7 +35,7 @@ def ssim(a: Float[Array, "h w c"], b: Float[Array, "h w c"]) -> Float[Array, ""]
     """Mean structural similarity of two images in [0, 1], as in SelfDeblur's loss: Gaussian 11x11, zero padding.
 
     Mean over all pixels and channels of (2 ma mb + C1)(2 cov + C2) / ((ma^2 + mb^2 + C1)(va + vb + C2)) with
-    C1 = 0.01^2, C2 = 0.03^2 (Wang et al. 2004, Eq. 13). For scores use `jbid.metrics`: this one pads with zeros.
+    C1 = 0.01^2, C2 = 0.03^2 (Wang et al. 2004, Eq. 13). `jbid.metrics` has the SSIM for scores, without padding.
     """
     ma, mb, aa, bb, ab = (gaussian_average(v, same=True) for v in (a, b, a * a, b * b, a * b))
     va, vb, cov = aa - ma * ma, bb - mb * mb, ab - ma * mb

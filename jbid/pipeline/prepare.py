@@ -67,13 +67,6 @@ class PreparedImage(NamedTuple):
         return np.stack([self.initial_kernels[i % len(self.initial_kernels)].kernel for i in range(n_seeds)])
 
 
-def pad_to_odd_square(kernel: NDArray) -> NDArray[np.float32]:
-    """The kernel in the smallest square of odd side that holds it, zeros around it."""
-    side = max(kernel.shape) | 1
-    rows, columns = side - kernel.shape[0], side - kernel.shape[1]
-    return np.pad(kernel, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
-
-
 def check_size(shape: Sequence[int], kernel_size: int | str | tuple[int, int]) -> None:
     """Raise ValueError for an image too small to be restored with a kernel of this size."""
     h, w = shape[:2]
@@ -206,7 +199,7 @@ def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -
 
     side = max(config.patch, EDGE_PATCH)
     estimate = search_kernel(gray(side), size)
-    if estimate.doubtful:
+    if estimate.is_doubtful:
         estimate = search_kernel(gray(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
     return estimate
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from numpy.typing import NDArray
 
 from jbid import losses
 from jbid.data.pairs import Pair, pairs
@@ -24,21 +25,26 @@ from jbid.ops.color import luma
 from jbid.pretrain.loop import Ahead, State, Training
 from jbid.runtime.compile import jit
 
-HELD_OUT = 32  # pairs that figures are measured on
-FOR_CODES = 512  # pairs whose codes tell how codes are distributed
 
+class Config(NamedTuple):
+    """Settings of the training; the defaults are the authors', without the VAE.
 
-class Settings(NamedTuple):
-    """What a training of the operator goes by; the defaults are the authors', without the VAE.
-
-    pairs, frames, photos, kernels, size, shares, mix: where pairs come from, `jbid.data.pairs.pairs`; size is that of
-    the simulated kernels. crop: side of the crops, a multiple of 128. margin: pixels along their sides that do not
-    count, as they depend on what lies outside. single: one color of each crop, in turn, for a network that treats
-    colors alike: more blurs for the same work. width: "published" (49 M parameters) or "compact" (1.5 M). variational:
-    the code is drawn from a normal distribution; kl_weight: of `divergence` from the standard one, summed over a pair.
-    initial: a folder of weights whose `operator` the training sets out from, as far as shapes agree. schedule:
-    "restarts", cosine from `rate` to `least` over each of `periods`; or "cosine", rising over the first `warm_up` steps
-    and falling to zero over the others.
+    Attributes:
+        pairs, frames, photos, kernels, shares, mix: sources of the pairs, see `jbid.data.pairs.pairs`.
+        size: of the simulated kernels.
+        crop: side of the crops, a multiple of 128.
+        margin: pixels along the sides of a crop that do not count, because they depend on pixels outside of it.
+        single: one color channel of each crop, in turn, for a network that treats channels equally.
+        width: "published" (49 M parameters) or "compact" (1.5 M).
+        variational: the code is drawn from a normal distribution.
+        kl_weight: of `divergence` from the standard normal distribution, summed over a pair.
+        initial: folder of weights whose `operator` initializes the network, as far as shapes agree.
+        steps, batch: of the training.
+        rate, least, b2: of Adam; least: the rate at the end of each of `periods`.
+        schedule: "restarts": a cosine over each of `periods`; "cosine": a linear `warm_up`, then a cosine to zero.
+        seed: random seed.
+        held_out: pairs that metrics are measured on.
+        code_pairs: pairs that the distribution of codes is estimated from.
     """
 
     pairs: str = ""
@@ -64,133 +70,155 @@ class Settings(NamedTuple):
     warm_up: int = 0
     periods: tuple[int, ...] | list[int] = (50_000, 100_000, 150_000, 150_000, 150_000)
     seed: int = 0
+    held_out: int = 32
+    code_pairs: int = 512
 
 
 def divergence(mean: Array, deviation: Array) -> Array:
-    """sum mean^2 + deviation^2 - log(1e-8 + deviation^2) - 1: twice KL(N(mean, deviation^2) || N(0, 1))."""
+    """Twice KL(N(mean, deviation^2) || N(0, 1)): sum mean^2 + deviation^2 - log(1e-8 + deviation^2) - 1."""
     variance = jnp.square(deviation)
     return jnp.sum(jnp.square(mean) + variance - jnp.log(1e-8 + variance) - 1)
 
 
-def _schedule(settings: Settings) -> optax.Schedule:
-    if settings.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0, settings.rate, settings.warm_up, settings.steps)
-    each = [optax.cosine_decay_schedule(settings.rate, n, settings.least / settings.rate) for n in settings.periods]
-    return optax.join_schedules(each, np.cumsum(settings.periods)[:-1].tolist())
+def _schedule(config: Config) -> optax.Schedule:
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0, config.rate, config.warm_up, config.steps)
+    parts = [optax.cosine_decay_schedule(config.rate, n, config.least / config.rate) for n in config.periods]
+    return optax.join_schedules(parts, np.cumsum(config.periods)[:-1].tolist())
 
 
-def _over(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """`first` with those arrays of `other` that are of the same name and shape."""
-    made: dict[str, Any] = {}
+def _merge(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`first` with the arrays of `other` that have the same name and shape."""
+    merged: dict[str, Any] = {}
     for name, value in first.items():
-        there = other.get(name)
+        candidate = other.get(name)
         if isinstance(value, Mapping):
-            made[name] = _over(value, there if isinstance(there, Mapping) else {})
+            merged[name] = _merge(value, candidate if isinstance(candidate, Mapping) else {})
         else:
-            made[name] = jnp.asarray(there) if getattr(there, "shape", None) == value.shape else value
-    return made
+            is_equal = getattr(candidate, "shape", None) == value.shape
+            merged[name] = jnp.asarray(candidate) if is_equal else value
+    return merged
 
 
-def training(settings: Settings, folder: Path | None = None) -> Training:
-    """The training that the settings ask for. Raises ValueError for pictures or weights that do not exist."""
-    s = settings
-    if min(s.steps, s.batch, *s.periods) < 1:
-        raise ValueError("expected steps, batch and periods of at least 1")
-    if not 0 <= s.warm_up < s.steps:
-        raise ValueError(f"got warm_up {s.warm_up}, expected at least 0 and fewer than the steps, {s.steps}")
-    if s.crop < STRIDE or s.crop % STRIDE:
-        raise ValueError(f"got crop {s.crop}, expected a multiple of {STRIDE}")
-    if not 0 <= s.margin < s.crop // 2:
-        raise ValueError(f"got margin {s.margin}, expected at least 0 and less than half of crop {s.crop}")
-    net = build_wizard(s.width, s.variational)
-    if s.single and isinstance(net, KernelWizard):
-        raise ValueError(f"the width {s.width} needs three colors: give single = false, or another width")
-    inner = slice(s.margin, s.crop - s.margin)
-    name = "operator_vae" if s.variational else "operator"
-    source = partial(
-        pairs,
-        s.crop,
-        s.seed,
-        folder=s.pairs,
-        frames=s.frames,
-        photos=s.photos,
-        kernels=s.kernels,
-        size=s.size,
-        shares=s.shares,
-        mix=s.mix,
-    )
-    shown, apart = source(), source(held_out=True)
-    initial = weights.load("operator", s.initial) if s.initial else {}
-    if s.initial and (width := weights.manifest(s.initial)["operator.npz"]["settings"]["width"]) != s.width:
-        raise ValueError(f"{s.initial}: its operator has the width {width}, expected {s.width}")
-    made_with = {"operator.npz": weights.checksums(s.initial)["operator.npz"]} if s.initial else {}
-    tx = optax.adam(_schedule(s), b2=s.b2)
+def _check(config: Config) -> None:
+    c = config
+    if min(c.steps, c.batch, *c.periods) < 1:
+        raise ValueError("`steps`, `batch` and `periods` must be at least 1")
+    if not 0 <= c.warm_up < c.steps:
+        raise ValueError(f"`warm_up` must be at least 0 and below the {c.steps} steps, got {c.warm_up}")
+    if c.crop < STRIDE or c.crop % STRIDE:
+        raise ValueError(f"`crop` must be a multiple of {STRIDE}, got {c.crop}")
+    if not 0 <= c.margin < c.crop // 2:
+        raise ValueError(f"`margin` must be at least 0 and below half of crop {c.crop}, got {c.margin}")
 
-    def drawn(data, first: int, n: int) -> Pair:
-        found = ((i, data[i]) for i in range(first, first + n))
-        chosen = ([x[..., i % 3, None] for x in pair] if s.single else pair for i, pair in found)
+
+class _Operator:
+    """Network, optimizer, data and steps of the training."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.net = build_wizard(config.width, config.variational)
+        if config.single and isinstance(self.net, KernelWizard):
+            raise ValueError(f"`single` must be False for the width {config.width}, which needs three channels")
+        self.inner = slice(config.margin, config.crop - config.margin)
+        names = ("frames", "photos", "kernels", "size", "shares", "mix")
+        sources = {name: getattr(config, name) for name in names}
+        source = partial(pairs, config.crop, config.seed, folder=config.pairs, **sources)
+        self.training_pairs, self.held_out_pairs = source(), source(held_out=True)
+        self.initial, self.made_with = self._initial_weights()
+        self.tx = optax.adam(_schedule(config), b2=config.b2)
+        self.apply = jit(lambda variables, x, y: self.net.apply(variables, x, y)[0])
+        self.extract = jit(lambda variables, x, y: self.net.apply(variables, x, y, method="extract")[0])
+
+    def _initial_weights(self) -> tuple[dict[str, Any], dict[str, str]]:
+        folder = self.config.initial
+        if not folder:
+            return {}, {}
+        variables = weights.load("operator", folder)
+        width = weights.manifest(folder)["operator.npz"]["settings"]["width"]
+        if width != self.config.width:
+            raise ValueError(f"{folder}: the operator has the width {width}, expected {self.config.width}")
+        return variables, {"operator.npz": weights.checksums(folder)["operator.npz"]}
+
+    def draw(self, data: Any, first: int, n: int) -> Pair:
+        """`n` consecutive pairs, stacked."""
+        items = ((i, data[i]) for i in range(first, first + n))
+        chosen = ([x[..., i % 3, None] for x in pair] if self.config.single else pair for i, pair in items)
         return Pair(*(np.stack(column) for column in zip(*chosen)))
 
-    def init(key):
-        key, for_net = jax.random.split(key)
+    def init(self, key: Array) -> State:
+        key, net_key = jax.random.split(key)
         x = jnp.zeros((1, STRIDE, STRIDE, 3))
-        variables = _over(net.init(for_net, x, x), initial)
-        return State(key, variables, tx.init(variables["params"]))
+        variables = _merge(self.net.init(net_key, x, x), self.initial)
+        return State(key, variables, self.tx.init(variables["params"]))
 
-    def step(state, pair, t):
-        n = len(pair.sharp)
-        key = jax.random.fold_in(state.key, t) if s.variational else None
+    def step(self, state: State, pair: Pair, t: Array) -> tuple[State, Array]:
+        config, inner, n = self.config, self.inner, len(pair.sharp)
+        key = jax.random.fold_in(state.key, t) if config.variational else None
 
         def loss(params):
-            made, mean, deviation = net.apply({"params": params}, pair.sharp, pair.blurred, key)
-            distance = losses.charbonnier_distance(made[:, inner, inner], pair.blurred[:, inner, inner]) / n
-            told = divergence(mean, deviation) / n if s.variational else jnp.zeros(())
-            return distance + s.kl_weight * told, (distance / made[0, inner, inner].size, told)
+            reblurred, mean, deviation = self.net.apply({"params": params}, pair.sharp, pair.blurred, key)
+            distance = losses.charbonnier_distance(reblurred[:, inner, inner], pair.blurred[:, inner, inner]) / n
+            kl = divergence(mean, deviation) / n if config.variational else jnp.zeros(())
+            return distance + config.kl_weight * kl, (distance / reblurred[0, inner, inner].size, kl)
 
-        (value, told), grad = jax.value_and_grad(loss, has_aux=True)(state.variables["params"])
-        updates, opt_state = tx.update(grad, state.opt_state)
+        (value, terms), grad = jax.value_and_grad(loss, has_aux=True)(state.variables["params"])
+        updates, opt_state = self.tx.update(grad, state.opt_state)
         params = optax.apply_updates(state.variables["params"], updates)
-        return State(state.key, {"params": params}, opt_state), jnp.stack([value, *told])
+        return State(state.key, {"params": params}, opt_state), jnp.stack([value, *terms])
 
-    reblur = jit(lambda variables, x, y: net.apply(variables, x, y)[0])
-
-    def reblurred(state, pair):
+    def reblur(self, state: State, pair: Pair) -> NDArray:
+        """F(x, G(x, y)) of each pair."""
         parts = range(0, len(pair.sharp), 8)
-        made = [reblur(state.variables, pair.sharp[i : i + 8], pair.blurred[i : i + 8]) for i in parts]
-        return np.concatenate(made)
+        return np.concatenate(
+            [self.apply(state.variables, pair.sharp[i : i + 8], pair.blurred[i : i + 8]) for i in parts]
+        )
 
-    def inside(of, truth):
-        return float(np.mean([psnr(x[inner, inner], y[inner, inner]) for x, y in zip(of, truth)]))
+    def _psnr(self, images: NDArray, references: NDArray) -> float:
+        inner = self.inner
+        return float(np.mean([psnr(x[inner, inner], y[inner, inner]) for x, y in zip(images, references)]))
 
-    def measured(state):
-        pair = drawn(apart, 0, HELD_OUT)
+    def measure(self, state: State) -> dict[str, float]:
+        pair = self.draw(self.held_out_pairs, 0, self.config.held_out)
         return {
-            "psnr": inside(reblurred(state, pair), pair.blurred),
-            "psnr_of_sharp": inside(pair.sharp, pair.blurred),
+            "psnr": self._psnr(self.reblur(state, pair), pair.blurred),
+            "psnr_of_sharp": self._psnr(pair.sharp, pair.blurred),
         }
 
-    def samples(state):
-        pair = drawn(apart, 0, 8)
-        return np.concatenate([luma(x)[..., 0] for x in (*pair, reblurred(state, pair))])
+    def samples(self, state: State) -> NDArray:
+        pair = self.draw(self.held_out_pairs, 0, 8)
+        return np.concatenate([luma(x)[..., 0] for x in (*pair, self.reblur(state, pair))])
 
-    coded = jit(lambda variables, x, y: net.apply(variables, x, y, method="extract")[0])
-
-    def network_with_codes(state):
-        if not s.variational:
+    def network(self, state: State) -> dict[str, Any]:
+        """Variables to ship; with the VAE, also the distribution of the codes of the training's blurs."""
+        if not self.config.variational:
             return state.variables
-        pairs = (drawn(shown, i, 8) for i in range(0, FOR_CODES, 8))
-        means = np.concatenate([np.asarray(coded(state.variables, *pair)) for pair in pairs])
+        batches = (self.draw(self.training_pairs, i, 8) for i in range(0, self.config.code_pairs, 8))
+        means = np.concatenate([np.asarray(self.extract(state.variables, *pair)) for pair in batches])
         codes = blur_operator.fit_codes(jnp.asarray(means.reshape(-1, means.shape[-1])))
         return {**state.variables, "codes": codes._asdict()}
 
+
+def training(config: Config, folder: Path | None = None) -> Training:
+    """Training of the blur operator.
+
+    Args:
+        config: settings.
+        folder: not needed, because crops are drawn anew in each step.
+
+    Raises:
+        ValueError: for settings out of range, and for images or weights that do not exist.
+    """
+    _check(config)
+    operator = _Operator(config)
     return Training(
-        name=name,
+        name="operator_vae" if config.variational else "operator",
         metrics=("loss", "charbonnier", "divergence"),
-        init=init,
-        step=step,
-        batch=Ahead(lambda t: drawn(shown, t * s.batch, s.batch)),
-        measured=measured,
-        samples=samples,
-        network=network_with_codes,
-        made_with=made_with,
+        init=operator.init,
+        step=operator.step,
+        batch=Ahead(lambda t: operator.draw(operator.training_pairs, t * config.batch, config.batch)),
+        measure=operator.measure,
+        samples=operator.samples,
+        network=operator.network,
+        made_with=operator.made_with,
     )

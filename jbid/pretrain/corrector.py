@@ -1,4 +1,4 @@
-"""jbid.pretrain.corrector."""
+"""Training of a corrector of edge-based kernels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.ndimage
+from jax import Array
 from numpy.typing import NDArray
 from skimage.registration import phase_cross_correlation
 from tqdm import tqdm
@@ -23,42 +24,45 @@ from jbid.kernel_estimation.learned import corrector_input
 from jbid.kernel_estimation.search import search_kernel
 from jbid.nets.corrector import KernelCorrector
 from jbid.pretrain.loop import State, Training
-from jbid.pretrain.pairs import HELD_OUT, Pair, Settings, mean_similarity, pair_maker
+from jbid.pretrain.pairs import Config, Pair, mean_similarity, pair_maker
 from jbid.runtime.compile import jit
 
-PART = 50  # pairs in one file of the pool
-POOL = 2  # to be raised where pairs are made in another way, so that none of the old ones is used
+POOL_VERSION = 2  # to be raised when pairs change, so that no earlier file is used
 
 
-def align_to(kernel: NDArray, seen: NDArray) -> NDArray[np.float32]:
-    """Estimates (m, 2, s, s) moved so that the first fits the true kernel, by fractions of a pixel: what nobody can
-    know, where the kernel lies, is not to be learned. They are smooth, so interpolation does them little harm."""
-    shift = phase_cross_correlation(kernel, seen[0, 0], upsample_factor=8, normalization=None)[0]
-    return scipy.ndimage.shift(seen, (0, 0, *shift), order=3)
+def align_to(kernel: NDArray, estimates: NDArray) -> NDArray[np.float32]:
+    """Estimates (m, 2, s, s) shifted so that the first fits the true kernel, by fractions of a pixel.
+
+    The position of a kernel is unobservable, so the corrector must not learn it. The estimates are smooth, so
+    interpolation does little harm.
+    """
+    shift = phase_cross_correlation(kernel, estimates[0, 0], upsample_factor=8, normalization=None)[0]
+    return scipy.ndimage.shift(estimates, (0, 0, *shift), order=3)
 
 
-def _pool(settings: Settings, size: int, count: int, folder: Path | None, held_out: bool) -> Pair:
-    """`count` pairs of estimates and true kernels of one size; made once for `folder`."""
-    settings = settings._replace(size=size, crop=settings.crop + 2 * (size - settings.size))
-    pairs = pair_maker(settings, held_out)
-    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool")
-    said = {key: value for key, value in settings._asdict().items() if key not in irrelevant}
-    mark = hashlib.sha256(json.dumps([POOL, said, held_out], sort_keys=True).encode()).hexdigest()[:12]
+def _make_part(config: Config, pair: Pair) -> Pair:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        estimates = threads.map(lambda image: search_kernel(image, config.size), pair.input)
+        inputs = [align_to(k, corrector_input(e, config.size)) for k, e in zip(pair.kernel, estimates)]
+    return Pair(np.stack(inputs).astype(np.float16), pair.kernel.astype(np.float16))
+
+
+def _pool(config: Config, size: int, count: int, folder: Path | None, held_out: bool) -> Pair:
+    """`count` pairs of estimates and true kernels of one size; `folder` keeps them."""
+    config = config._replace(size=size, crop=config.crop + 2 * (size - config.size))
+    pairs = pair_maker(config, held_out)
+    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool", "held_out", "part")
+    relevant = {key: value for key, value in config._asdict().items() if key not in irrelevant}
+    mark = hashlib.sha256(json.dumps([POOL_VERSION, relevant, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
     name = "held-out pairs" if held_out else "training pairs"
-    for first in tqdm(range(0, count, PART), desc=f"{name}, size {size}", unit="part", dynamic_ncols=True):
+    for first in tqdm(range(0, count, config.part), f"{name}, size {size}", unit="part", dynamic_ncols=True):
         path = folder / "pool" / f"{mark}_{first:06}.npz" if folder else None
         if path and path.exists():
             with np.load(path) as saved:
-                parts.append(Pair(saved["seen"], saved["kernel"]))
+                parts.append(Pair(saved["input"], saved["kernel"]))
             continue
-        made = jax.device_get(pairs(first, PART))
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = threads.map(lambda picture: search_kernel(picture, settings.size), made.seen)
-            near = np.stack(
-                [align_to(k, corrector_input(edges, settings.size)) for k, edges in zip(made.kernel, found)]
-            )
-        parts.append(Pair(near.astype(np.float16), made.kernel.astype(np.float16)))
+        parts.append(_make_part(config, jax.device_get(pairs(first, config.part))))
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -66,72 +70,77 @@ def _pool(settings: Settings, size: int, count: int, folder: Path | None, held_o
     return Pair(*(np.concatenate(column)[:count].astype(np.float32) for column in zip(*parts)))
 
 
-def of_edges(settings: Settings, tx: optax.GradientTransformation, folder: Path | None) -> Training:
-    """A `KernelCorrector` trained on -sum k log k_hat, with pairs turned and mirrored at random."""
-    net, batch = KernelCorrector(settings.width), settings.batch
-    pools = [_pool(settings, int(size), n, folder, held_out=False) for size, n in settings.pool.items()]
-    held_out = {size: _pool(settings, int(size), HELD_OUT, folder, held_out=True) for size in settings.pool}
-    largest = held_out[max(held_out, key=int)]
+def _turn(key: Array, pair: Pair) -> Pair:
+    """The pair, rotated by a random multiple of 90 degrees and mirrored at random."""
+    quarter, is_mirrored = jax.random.randint(key, (2,), 0, jnp.array([4, 2]))
+    turns = [partial(jnp.rot90, k=k, axes=(-2, -1)) for k in range(4)]
 
-    def init(key):
-        key, for_net = jax.random.split(key)
-        variables = dict(net.init(for_net, pools[0].seen[:2]))
-        return State(key, variables, tx.init(variables["params"]))
+    def turn(x):
+        x = jax.lax.switch(quarter, turns, x)
+        return jnp.where(is_mirrored, x[..., ::-1], x)
 
-    def turned(key, pair):
-        quarter, mirrored = jax.random.randint(key, (2,), 0, jnp.array([4, 2]))
-        turns = [partial(jnp.rot90, k=k, axes=(-2, -1)) for k in range(4)]
+    return jax.tree.map(turn, pair)
 
-        def turn(x):
-            x = jax.lax.switch(quarter, turns, x)
-            return jnp.where(mirrored, x[..., ::-1], x)
 
-        return jax.tree.map(turn, pair)
+class _Corrector:
+    """Network, data and steps of the training."""
 
-    def step(state, pair, t):
-        # one turn for the whole batch: a switch over a batched index would do all four
-        pair = turned(jax.random.fold_in(state.key, t), pair)
+    def __init__(self, config: Config, tx: optax.GradientTransformation, folder: Path | None):
+        self.config, self.tx, self.net = config, tx, KernelCorrector(config.width)
+        self.pools = [_pool(config, int(size), n, folder, held_out=False) for size, n in config.pool.items()]
+        self.held_out = {size: _pool(config, int(size), config.held_out, folder, held_out=True) for size in config.pool}
+        numbers = np.array(list(config.pool.values()))
+        self.probabilities = numbers / numbers.sum()
+        self.predict = jit(self.net.apply)
+
+    def init(self, key: Array) -> State:
+        key, net_key = jax.random.split(key)
+        variables = dict(self.net.init(net_key, self.pools[0].input[:2]))
+        return State(key, variables, self.tx.init(variables["params"]))
+
+    def step(self, state: State, pair: Pair, t: Array) -> tuple[State, Array]:
+        # one turn for the whole batch: a switch over a batched index would compute all four
+        pair = _turn(jax.random.fold_in(state.key, t), pair)
 
         def loss(params):
-            k = net.apply({"params": params}, pair.seen)
+            k = self.net.apply({"params": params}, pair.input)
             return -jnp.mean(jnp.sum(pair.kernel * jnp.log(jnp.maximum(k, 1e-12)), (1, 2)))
 
         value, grad = jax.value_and_grad(loss)(state.variables["params"])
-        updates, opt_state = tx.update(grad, state.opt_state)
+        updates, opt_state = self.tx.update(grad, state.opt_state)
         params = optax.apply_updates(state.variables["params"], updates)
         return State(state.key, {"params": params}, opt_state), value[None]
 
-    numbers = np.array(list(settings.pool.values()))
-    chances = numbers / numbers.sum()
+    def batch(self, t: int) -> Pair:
+        """Random pairs of one size; each pair is equally likely."""
+        rng = np.random.default_rng([self.config.seed, t])
+        pool = self.pools[rng.choice(len(self.pools), p=self.probabilities)]
+        indices = rng.choice(len(pool.kernel), self.config.batch, len(pool.kernel) < self.config.batch)
+        return Pair(pool.input[indices], pool.kernel[indices])
 
-    def drawn(t: int) -> Pair:
-        rng = np.random.default_rng([settings.seed, t])
-        # one size to a batch, each pair as likely as any other
-        pool = pools[rng.choice(len(pools), p=chances)]
-        at = rng.choice(len(pool.kernel), batch, len(pool.kernel) < batch)
-        return Pair(pool.seen[at], pool.kernel[at])
+    def measure(self, state: State) -> dict[str, float]:
+        metrics = {}
+        for size, pair in self.held_out.items():
+            metrics[f"similarity_{size}"] = mean_similarity(self.predict(state.variables, pair.input), pair.kernel)
+            metrics[f"similarity_{size}_of_edges"] = mean_similarity(pair.input[:, 0, 0], pair.kernel)
+        return metrics
 
-    read = jit(net.apply)
+    def samples(self, state: State) -> NDArray:
+        pair, n = self.held_out[max(self.held_out, key=int)], 16
+        predicted = self.predict(state.variables, pair.input[:n])
+        return np.concatenate([pair.kernel[:n], pair.input[:n, 0, 0], predicted])
 
-    def measured(state):
-        told = {}
-        for size, pair in held_out.items():
-            told[f"similarity_{size}"] = mean_similarity(read(state.variables, pair.seen), pair.kernel)
-            told[f"similarity_{size}_of_edges"] = mean_similarity(pair.seen[:, 0, 0], pair.kernel)
-        return told
 
-    def samples(state):
-        n = 16
-        made = read(state.variables, largest.seen[:n])
-        return np.concatenate([largest.kernel[:n], largest.seen[:n, 0, 0], made])
-
+def corrector_training(config: Config, tx: optax.GradientTransformation, folder: Path | None) -> Training:
+    """Training of a `KernelCorrector` on -sum k log k_hat, with pairs rotated and mirrored at random."""
+    corrector = _Corrector(config, tx, folder)
     return Training(
         name="corrector",
         metrics=("loss",),
-        init=init,
-        step=step,
-        batch=drawn,
-        measured=measured,
-        samples=samples,
+        init=corrector.init,
+        step=corrector.step,
+        batch=corrector.batch,
+        measure=corrector.measure,
+        samples=corrector.samples,
         network=lambda state: state.variables,
     )

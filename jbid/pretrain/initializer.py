@@ -9,102 +9,117 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
+from numpy.typing import NDArray
 
 from jbid.io import weights
 from jbid.nets.kernel_gan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder
-from jbid.pretrain.corrector import of_edges
+from jbid.pretrain.corrector import corrector_training
 from jbid.pretrain.loop import Ahead, State, Training
-from jbid.pretrain.pairs import HELD_OUT, Settings, mean_similarity, pair_maker
+from jbid.pretrain.pairs import Config, Pair, mean_similarity, pair_maker
 from jbid.runtime.compile import jit
 
 
-def training(settings: Settings, folder: Path | None = None) -> Training:
-    """The training that the settings ask for; `folder` keeps the edge-based estimates, which are costly.
+def training(config: Config, folder: Path | None = None) -> Training:
+    """Training of the initializer.
 
-    Raises ValueError for photos, weights or sizes that do not exist.
+    Args:
+        config: settings.
+        folder: keeps the edge-based estimates, which take long.
+
+    Raises:
+        ValueError: for settings out of range, and for photos, weights or sizes that do not exist.
     """
-    if min(settings.steps, settings.batch, settings.crop, settings.width, *settings.pool.values()) < 1:
-        raise ValueError("expected steps, batch, crop, width and the numbers in pool of at least 1")
-    if not settings.pool or not all(size.isdecimal() and int(size) % 2 for size in settings.pool):
-        raise ValueError(f"got pool {dict(settings.pool)}, expected numbers of pairs by odd kernel size")
-    if not settings.photos:
-        raise ValueError("no photos to train on: add --set photos=FOLDER, or the name of a TFDS data set")
-    if settings.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(settings.rate, settings.steps)
+    if min(config.steps, config.batch, config.crop, config.width, *config.pool.values()) < 1:
+        raise ValueError("`steps`, `batch`, `crop`, `width` and the numbers in `pool` must be at least 1")
+    if not config.pool or not all(size.isdecimal() and int(size) % 2 for size in config.pool):
+        raise ValueError(f"`pool` must be numbers of pairs by odd kernel size, got {dict(config.pool)}")
+    if not config.photos:
+        raise ValueError("`photos` must be a folder of photos, or the name of a TFDS data set, got none")
+    if config.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(config.rate, config.steps)
     else:
-        rate = optax.piecewise_constant_schedule(settings.rate, {int(m): 0.1 for m in settings.milestones})
-    build = _of_pictures if settings.input == "picture" else partial(of_edges, folder=folder)
-    return build(settings, optax.adam(rate))
+        rate = optax.piecewise_constant_schedule(config.rate, {int(m): 0.1 for m in config.milestones})
+    build = _image_training if config.input == "image" else partial(corrector_training, folder=folder)
+    return build(config, optax.adam(rate))
 
 
-def _of_pictures(settings: Settings, tx: optax.GradientTransformation) -> Training:
-    """Algorithm 1: E's code is led to one that the inner optimization finds from it, and its kernel to the true one.
+class _Initializer:
+    """Networks and steps of Algorithm 1."""
 
-    z0 = E(y), held; z_n by `inner_steps` steps of Adam on mean |G(z) - k|; then one step of Adam on E with mean
-    |G(E(y)) - k| + code_weight mean (E(y) - z_n)^2.
-    """
-    size, batch = settings.size, settings.batch
-    generator, encoder = KernelGenerator(size), KernelEncoder(settings.width)
-    folder, name = weights.weights_folder(settings.weights), f"generator_{size}"
-    learnt = weights.load(name, folder)
-    made_with = {f"{name}.npz": weights.checksums(folder)[f"{name}.npz"]}
-    pairs = pair_maker(settings, False)
-    inner = optax.adam(settings.inner_rate)
+    def __init__(self, config: Config, tx: optax.GradientTransformation):
+        self.config, self.tx = config, tx
+        self.generator, self.encoder = KernelGenerator(config.size), KernelEncoder(config.width)
+        folder, name = weights.weights_folder(config.weights), f"generator_{config.size}"
+        self.generator_variables = weights.load(name, folder)
+        self.made_with = {f"{name}.npz": weights.checksums(folder)[f"{name}.npz"]}
+        self.inner = optax.adam(config.inner_rate)
+        self.held_out = pair_maker(config, True)
+        self.predict = jit(lambda v, y: self.generate(self.encoder.apply(v, y)))
 
-    def init(key):
-        key, for_encoder = jax.random.split(key)
-        variables = dict(encoder.init(for_encoder, jnp.zeros((2, settings.crop, settings.crop))))
-        return State(key, variables, tx.init(variables["params"]))
+    def generate(self, z: Array) -> Array:
+        """Kernels G(z)."""
+        return self.generator.apply(self.generator_variables, z)
 
-    def inverted(z, kernel):
+    def init(self, key: Array) -> State:
+        key, encoder_key = jax.random.split(key)
+        variables = dict(self.encoder.init(encoder_key, jnp.zeros((2, self.config.crop, self.config.crop))))
+        return State(key, variables, self.tx.init(variables["params"]))
+
+    def invert(self, z: Array, kernel: Array) -> Array:
+        """Code after the inner optimization from z: mean |G(z) - k| lowered by `inner_steps` steps of Adam."""
+
         def distance(z):
-            # each picture's code has a mean of its own, so the batch's size does not matter
-            return jnp.sum(jnp.mean(jnp.abs(generator.apply(learnt, z) - kernel), (1, 2)))
+            # each image's code has a mean of its own, so the result does not depend on the batch size
+            return jnp.sum(jnp.mean(jnp.abs(self.generate(z) - kernel), (1, 2)))
 
         def step(_, carry):
             z, state = carry
-            updates, state = inner.update(jax.grad(distance)(z), state)
+            updates, state = self.inner.update(jax.grad(distance)(z), state)
             return optax.apply_updates(z, updates), state
 
-        return jax.lax.fori_loop(0, settings.inner_steps, step, (z, inner.init(z)))[0]
+        return jax.lax.fori_loop(0, self.config.inner_steps, step, (z, self.inner.init(z)))[0]
 
-    def step(state, pair, t):
+    def step(self, state: State, pair: Pair, t: Array) -> tuple[State, Array]:
+        """One step of Adam on E with mean |G(E(y)) - k| + code_weight mean (E(y) - z_n)^2."""
         v = state.variables
-        z, _ = encoder.apply(v, pair.seen, True, mutable=["batch_stats"])
-        found = inverted(jax.lax.stop_gradient(z), pair.kernel)
-        target = pair.kernel if settings.outer == "truth" else generator.apply(learnt, found)
+        z, _ = self.encoder.apply(v, pair.input, True, mutable=["batch_stats"])
+        code = self.invert(jax.lax.stop_gradient(z), pair.kernel)
+        target = pair.kernel if self.config.outer == "truth" else self.generate(code)
 
         def loss(params):
-            z, moved = encoder.apply({**v, "params": params}, pair.seen, True, mutable=["batch_stats"])
-            of_kernel = jnp.mean(jnp.abs(generator.apply(learnt, z) - target))
-            of_code = jnp.mean((z - found) ** 2)
-            return of_kernel + settings.code_weight * of_code, (of_kernel, of_code, moved)
+            z, stats = self.encoder.apply({**v, "params": params}, pair.input, True, mutable=["batch_stats"])
+            kernel_loss = jnp.mean(jnp.abs(self.generate(z) - target))
+            code_loss = jnp.mean((z - code) ** 2)
+            return kernel_loss + self.config.code_weight * code_loss, (kernel_loss, code_loss, stats)
 
-        (value, (of_kernel, of_code, moved)), grad = jax.value_and_grad(loss, has_aux=True)(v["params"])
-        updates, opt_state = tx.update(grad, state.opt_state)
-        v = v | moved | {"params": optax.apply_updates(v["params"], updates)}
-        return State(state.key, v, opt_state), jnp.stack([value, of_kernel, of_code])
+        (value, (kernel_loss, code_loss, stats)), grad = jax.value_and_grad(loss, has_aux=True)(v["params"])
+        updates, opt_state = self.tx.update(grad, state.opt_state)
+        v = v | stats | {"params": optax.apply_updates(v["params"], updates)}
+        return State(state.key, v, opt_state), jnp.stack([value, kernel_loss, code_loss])
 
-    held_out = pair_maker(settings, True)
-    read = jit(lambda v, y: generator.apply(learnt, encoder.apply(v, y)))
+    def measure(self, state: State) -> dict[str, float]:
+        pair = self.held_out(0, self.config.held_out)
+        return {"similarity": mean_similarity(self.predict(state.variables, pair.input), pair.kernel)}
 
-    def measured(state):
-        pair = held_out(0, HELD_OUT)
-        return {"similarity": mean_similarity(read(state.variables, pair.seen), pair.kernel)}
+    def samples(self, state: State) -> NDArray:
+        pair = self.held_out(0, 32)
+        return np.concatenate([pair.kernel, self.predict(state.variables, pair.input)])
 
-    def samples(state):
-        pair = held_out(0, 32)
-        return np.concatenate([pair.kernel, read(state.variables, pair.seen)])
 
+def _image_training(config: Config, tx: optax.GradientTransformation) -> Training:
+    """Algorithm 1: the code E(y) approaches the inner optimization's, and its kernel the true one."""
+    initializer = _Initializer(config, tx)
+    pairs = pair_maker(config, False)
     return Training(
-        name=f"initializer_{size}",
+        name=f"initializer_{config.size}",
         metrics=("loss", "kernel", "code"),
-        init=init,
-        step=step,
-        batch=Ahead(lambda t: pairs(t * batch, batch)),
-        measured=measured,
-        samples=samples,
+        init=initializer.init,
+        step=initializer.step,
+        batch=Ahead(lambda t: pairs(t * config.batch, config.batch)),
+        measure=initializer.measure,
+        samples=initializer.samples,
         network=lambda state: state.variables,
-        made_with=made_with,
+        made_with=initializer.made_with,
     )

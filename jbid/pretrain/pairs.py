@@ -1,4 +1,4 @@
-"""jbid.pretrain.pairs."""
+"""Training pairs of the initializers: degraded blurred crops and their kernels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ from jbid.ops.camera import Degradation, degrade
 from jbid.ops.conv import blur
 from jbid.runtime.compile import jit
 
-HELD_OUT = 50  # pairs that similarities are measured on
 
+class Config(NamedTuple):
+    """Settings of the training of an initializer; the defaults are the authors', with 60 epochs of 100,000 pairs.
 
-class Settings(NamedTuple):
-    """What a training of the initializer goes by; the defaults are the authors', with 60 epochs of 100,000 pairs.
-
-    photos: a folder or a TFDS data set, `jbid.data.crops`. size: of the kernels; crop: side of the blurred crops, which
-    for other sizes in `pool` is larger or smaller by twice the difference.
-    input: "picture", a ResNet-18 of `width` channels that gives z = E(y); or "edges", a `KernelCorrector` of `width`
-    channels that is given the estimates of `jbid.auto.edge_start`. weights: a folder of weights with the generator
-    for "picture"; empty for the shipped ones. outer: whether G(E(y)) is led to the true kernel (published code) or to
-    the inner optimization's (paper, Eq. 4). inner_steps and inner_rate: of that optimization by Adam; code_weight: of
-    the distance to its code. milestones: steps at which the rate falls to a tenth. pool: number of pairs made for
-    "edges" by kernel size, whose estimates take 0.7 (31) to 4 s (75) each; a batch is of one size, in the proportion of
-    these numbers. shares: as for the generator. The rest: `Degradation`.
+    Attributes:
+        photos: folder or TFDS data set, see `jbid.data.crops`.
+        size: of the kernels.
+        steps, batch: of the training.
+        crop: side of the blurred crops; for other sizes in `pool` it changes by twice the difference.
+        input: "image": a ResNet-18 of `width` channels, z = E(y); "edges": a `KernelCorrector` of `width` channels,
+            whose input are edge-based estimates.
+        weights: folder with the generator for "image"; empty: the shipped one.
+        outer: target of G(E(y)): the true kernel ("truth", published code) or the inner optimization's ("inverted",
+            paper, Eq. 4).
+        inner_steps, inner_rate: of the inner optimization by Adam.
+        code_weight: of the distance to the inner optimization's code.
+        rate, schedule, milestones: the rate falls to a tenth at each milestone, or by a cosine to zero.
+        pool: number of pairs for "edges" by kernel size; a batch has one size, in the proportion of these numbers.
+        shares: of the kernel models, as for the generator.
+        noise, gamma, jpeg, rounded, clean: see `Degradation`.
+        seed: random seed.
+        held_out: pairs that similarities are measured on.
+        part: pairs in one file of the pool.
     """
 
     photos: str = ""
@@ -39,7 +47,7 @@ class Settings(NamedTuple):
     steps: int = 46875
     batch: int = 128
     crop: int = 256
-    input: Literal["picture", "edges"] = "picture"
+    input: Literal["image", "edges"] = "image"
     width: int = 64
     weights: str = ""
     outer: Literal["truth", "inverted"] = "truth"
@@ -57,34 +65,44 @@ class Settings(NamedTuple):
     rounded: bool = False
     clean: float = 0.0
     seed: int = 0
+    held_out: int = 50
+    part: int = 50
 
 
 class Pair(NamedTuple):
-    """Blurred pictures (n, h, w), or edge-based kernels and fits (n, m, 2, s, s), and the true kernels (n, s, s)."""
+    """Inputs and kernels of a batch.
 
-    seen: Any
+    Attributes:
+        input: blurred images (n, h, w), or edge-based kernels and fits (n, m, 2, s, s).
+        kernel: true kernels (n, s, s).
+    """
+
+    input: Any
     kernel: Any
 
 
-def pair_maker(settings: Settings, held_out: bool) -> Callable[[int, int], Pair]:
-    """(first, n) -> n pairs of degraded blurred crops and kernels, the same ones each time."""
-    seed = settings.seed + held_out
-    source = crops(settings.photos, settings.crop + settings.size - 1, seed, held_out=held_out)
-    most = Degradation(settings.noise, settings.gamma, settings.jpeg, settings.rounded, settings.clean)
+def pair_maker(config: Config, held_out: bool) -> Callable[[int, int], Pair]:
+    """A function (first, n) -> n pairs of degraded blurred crops and kernels, the same ones each time."""
+    seed = config.seed + held_out
+    source = crops(config.photos, config.crop + config.size - 1, seed, held_out=held_out)
+    bounds = Degradation(config.noise, config.gamma, config.jpeg, config.rounded, config.clean)
 
     @jit
-    def made(key, sharp):
-        for_kernel, for_camera = jax.random.split(key)
-        kernel = motion.mixed_kernels(for_kernel, settings.size, len(sharp), settings.shares)
+    def make(key, sharp):
+        kernel_key, camera_key = jax.random.split(key)
+        kernel = motion.mixed_kernels(kernel_key, config.size, len(sharp), config.shares)
         blurred = jax.vmap(blur)(sharp[..., None], kernel)[..., 0]
-        return Pair(jax.vmap(partial(degrade, most=most))(jax.random.split(for_camera, len(sharp)), blurred), kernel)
+        keys = jax.random.split(camera_key, len(sharp))
+        return Pair(jax.vmap(partial(degrade, bounds=bounds))(keys, blurred), kernel)
 
     def pairs(first: int, n: int) -> Pair:
         sharp = np.stack([source[i] for i in range(first, first + n)])
-        return made(jax.random.fold_in(jax.random.key(seed), first), sharp)
+        return make(jax.random.fold_in(jax.random.key(seed), first), sharp)
 
     return pairs
 
 
-def mean_similarity(kernels: NDArray, truth: NDArray) -> float:
-    return float(np.mean([kernel_similarity(k, t) for k, t in zip(np.asarray(kernels), np.asarray(truth))]))
+def mean_similarity(kernels: NDArray, references: NDArray) -> float:
+    """Mean `kernel_similarity` of kernels and their references."""
+    pairs = zip(np.asarray(kernels), np.asarray(references))
+    return float(np.mean([kernel_similarity(k, r) for k, r in pairs]))

@@ -109,12 +109,15 @@ def _name(suffix: str) -> Callable[[str], Path]:
     return parse
 
 
-Positive = Annotated[int, Parameter(converter=_convert(_positive))]
+# The types below are optional, so that a parameter may be None unless it is given
+Positive = Annotated[int | None, Parameter(converter=_convert(_positive))]
 Seconds = Annotated[float, Parameter(converter=_convert(_seconds))]
-KernelSize = Annotated[Any, Parameter(converter=_convert(_kernel_size("auto", "half")), n_tokens=1)]
-SetKernelSize = Annotated[Any, Parameter(converter=_convert(_kernel_size("auto", "half", "published")), n_tokens=1)]
-Region = Annotated[Any, Parameter(converter=_convert(_region), n_tokens=1)]
-Memory = Annotated[int, Parameter(converter=_convert(_memory))]
+KernelSize = Annotated[int | str | None, Parameter(converter=_convert(_kernel_size("auto", "half")), n_tokens=1)]
+SetKernelSize = Annotated[
+    int | str | None, Parameter(converter=_convert(_kernel_size("auto", "half", "published")), n_tokens=1)
+]
+Region = Annotated[tuple[int, ...] | None, Parameter(converter=_convert(_region), n_tokens=1)]
+Memory = Annotated[int | None, Parameter(converter=_convert(_memory))]
 JsonFile = Annotated[Path, Parameter(converter=_convert(_name(".json")))]
 PngFile = Annotated[Path, Parameter(converter=_convert(_name(".png")))]
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
@@ -128,9 +131,9 @@ class ComputeOptions:
 
     checkpoint_every: Annotated[Seconds, Parameter(group=RESEARCH)] = 30.0
     """Seconds between two checkpoints for --resume."""
-    memory: Annotated[Memory | None, Parameter(group=RESEARCH)] = None
+    memory: Annotated[Memory, Parameter(group=RESEARCH)] = None
     """Memory limit per device, such as 6GiB (default: what is free)."""
-    batch: Annotated[Positive | None, Parameter(group=RESEARCH)] = None
+    batch: Annotated[Positive, Parameter(group=RESEARCH)] = None
     """Images of one size per batch (default: 1 on CPU)."""
     distributed: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """HOST:PORT,N,I: run as process I of N with the coordinator at HOST:PORT; no value: detect a TPU pod or Slurm."""
@@ -192,7 +195,7 @@ def _modernize(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str
 _app: list[Any] = []  # the running application and its arguments, for messages
 
 
-def _with_flags(message: str) -> str:
+def with_flags(message: str) -> str:
     """The message with flags instead of the names of parameters in backticks."""
     known: set[str] = set()
     if _app:
@@ -222,7 +225,7 @@ def _report(error: BaseException) -> int:
         print_error(f"{error} (see {command} --help)")
         return 2
     if isinstance(error, (ValueError, OSError)):
-        print_error(_with_flags(str(error)))
+        print_error(with_flags(str(error)))
         return 2
     raise error
 

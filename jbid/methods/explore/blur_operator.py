@@ -1,4 +1,4 @@
-"""A trained blur-operator family on single pictures of any size: F(x, k), k = G(x, y) (Tran et al., CVPR 2021)."""
+"""A trained blur-operator family on single images of any size: F(x, k), k = G(x, y) (Tran et al., CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Codes(NamedTuple):
 
 
 def code_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of the code of a picture of this shape: one place to each `STRIDE` pixels begun."""
+    """Rows and columns of the code of an image of this shape: one place to each `STRIDE` pixels begun."""
     return -(-shape[0] // STRIDE), -(-shape[1] // STRIDE)
 
 
@@ -37,27 +37,27 @@ def _room(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def pad_to_stride(image: Float[Array, "h w c"]) -> Float[Array, "H W c"]:
-    """The picture mirrored on all sides up to multiples of `STRIDE`."""
+    """The image mirrored on all sides up to multiples of `STRIDE`."""
     return jnp.pad(image, [*_room(image.shape), (0, 0)], mode="symmetric")
 
 
 def crop_to_shape(image: Float[Array, "H W c"], shape: tuple[int, ...]) -> Float[Array, "h w c"]:
-    """The part of a `padded` picture that is the picture of this shape."""
+    """The part of a `padded` image that is the image of this shape."""
     (top, _), (left, _) = _room(shape)
     return image[top : top + shape[0], left : left + shape[1]]
 
 
 def resize_code(code: Float[Array, "a b d"], places: tuple[int, int]) -> Float[Array, "A B d"]:
-    """A code for a picture of another size: interpolated between its places, so a blur stays where it was."""
+    """A code for an image of another size: interpolated between its places, so a blur stays where it was."""
     return code if code.shape[:2] == places else jax.image.resize(code, (*places, code.shape[-1]), "linear")
 
 
 class Operator(NamedTuple):
-    """F and G with their weights, as pure functions of single pictures of any size, (h, w, 1 or 3) in [0, 1].
+    """F and G with their weights, as pure functions of single images of any size, (h, w, 1 or 3) in [0, 1].
 
-    `extract(sharp, blurred)` gives mean and deviation of the code (a, b, `width`) of the blur between two pictures of
-    one size, the deviation zero without a VAE; `blur(image, code)` the picture (h, w, c) with that blur, its range
-    not enforced; a code for another size is interpolated (`fitted`). A gray picture goes through all channels of
+    `extract(sharp, blurred)` gives mean and deviation of the code (a, b, `width`) of the blur between two images of
+    one size, the deviation zero without a VAE; `blur(image, code)` the image (h, w, c) with that blur, its range
+    not enforced; a code for another size is interpolated (`fitted`). A gray image goes through all channels of
     a network that has three. `codes` is how the codes of the training's blurs are distributed, None without a VAE.
     """
 
@@ -76,7 +76,7 @@ def from_network(net: Wizard, variables: Any) -> Operator:
 
     def extract(sharp, blurred):
         if sharp.shape[:2] != blurred.shape[:2]:
-            raise ValueError(f"got a sharp picture {sharp.shape} and a blurred one {blurred.shape}, expected one size")
+            raise ValueError(f"got a sharp image {sharp.shape} and a blurred one {blurred.shape}, expected one size")
         told = net.apply(variables, in_color(sharp), in_color(blurred), method="extract")
         return told[0][0], told[1][0]
 
@@ -116,11 +116,11 @@ def fit_codes(means: Float[Array, "n d"]) -> Codes:
 def sample_code(
     of: Operator, key: Array, shape: tuple[int, ...], alike: float = SHARED_VARIANCE
 ) -> Float[Array, "a b d"]:
-    """A random code of `Operator.codes` for a picture of this shape; all places have `alike` of the variance in common.
+    """A random code of `Operator.codes` for an image of this shape; all places have `alike` of the variance in common.
 
     In the authors' code they have nothing in common, and k ~ N(0, 1.2^2), as for an operator whose weights do not tell
     how codes are distributed. F interpolates between places, where such codes average out, and a hand shakes the whole
-    picture; N(0, 1) is not what a briefly trained VAE's codes of real blurs are spread like.
+    image; N(0, 1) is not what a briefly trained VAE's codes of real blurs are spread like.
 
     Raises ValueError for an operator that was trained without the VAE.
     """

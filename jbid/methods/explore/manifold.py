@@ -50,7 +50,7 @@ def spherical(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def geocross(latents: Float[Array, "n d"]) -> Float[Array, ""]:
-    """d / 8 times the mean squared angle between the latents of a picture's layers (Menon et al. 2020, section 3).
+    """d / 8 times the mean squared angle between the latents of an image's layers (Menon et al. 2020, section 3).
 
     It keeps them near to one another, where the generator has been trained: the angle is 2 atan2(|u - v|, |u + v|).
     """
@@ -109,8 +109,8 @@ def style_manifold(weights: Mapping[str, Any], fitted: tuple[Array, Array]) -> G
     def apply(params, code, key):
         v = deviation * params["latents"] + mean
         noises = [n.reshape(s) for n, s in zip([*params["noises"], *code], shapes)]
-        picture = stylegan2.synthesis(weights, jnp.maximum(v, v / SLOPE), noises)
-        return jnp.clip((picture + 1) / 2, 0, 1)
+        image = stylegan2.synthesis(weights, jnp.maximum(v, v / SLOPE), noises)
+        return jnp.clip((image + 1) / 2, 0, 1)
 
     return Generator(init, apply)
 
@@ -118,7 +118,7 @@ def style_manifold(weights: Mapping[str, Any], fitted: tuple[Array, Array]) -> G
 def line_manifold(decoder: Callable[[Latents], Array]) -> Generator:
     """x = D(v) for gray lines of text: latents v_i ~ N(0, I) of the letters at first; the levels of gray begin midway.
 
-    Raises ValueError for a picture that is not (32, 12 n, 1).
+    Raises ValueError for an image that is not (32, 12 n, 1).
     """
 
     def init(key, blurred):

@@ -1,4 +1,4 @@
-"""Blur transfer and synthesis on pictures of any size, and data sets of pairs made by it."""
+"""Blur transfer and synthesis on images of any size, and data sets of pairs made by it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jbid.metrics import psnr
 from jbid.nets.kernel_wizard import STRIDE
 from jbid.runtime.compile import jit
 
-TILE, OVERLAP = 8, 2  # places of the code: pictures of more than 1024 pixels go through the networks in parts
+TILE, OVERLAP = 8, 2  # places of the code: images of more than 1024 pixels go through the networks in parts
 
 
 @functools.lru_cache(maxsize=4)
@@ -41,7 +41,7 @@ Tile = tuple[slice, slice]  # rows and columns of a code
 
 
 def _pixels(tile: Tile, scale: int = STRIDE) -> Tile:
-    """The rows and columns of a `padded` picture that belong to a tile of its code."""
+    """The rows and columns of a `padded` image that belong to a tile of its code."""
     rows, columns = (slice(part.start * scale, part.stop * scale) for part in tile)
     return rows, columns
 
@@ -66,13 +66,13 @@ def _tiled(places: tuple[int, int], scale: int, channels: int, made: Callable[[T
 
 
 def extract_code(of: Operator, sharp: NDArray[np.float32], blurred: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The code (a, b, d) of the blur between two pictures of one size; of large ones in overlapping tiles.
+    """The code (a, b, d) of the blur between two images of one size; of large ones in overlapping tiles.
 
-    Raises ValueError for pictures of different sizes.
+    Raises ValueError for images of different sizes.
     """
     if sharp.shape[:2] != blurred.shape[:2]:
         sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (sharp, blurred))
-        raise ValueError(f"got pictures of {sizes} pixels, expected a sharp and a blurred one of one size")
+        raise ValueError(f"got images of {sizes} pixels, expected a sharp and a blurred one of one size")
     whole = [np.asarray(pad_to_stride(jnp.asarray(x))) for x in (sharp, blurred)]
     extract = _compiled(of.extract, of.blur)[0]
 
@@ -82,18 +82,18 @@ def extract_code(of: Operator, sharp: NDArray[np.float32], blurred: NDArray[np.f
     return _tiled(code_shape(sharp.shape), 1, of.width, made)
 
 
-def apply_code(of: Operator, picture: NDArray[np.float32], code: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The picture (h, w, c) with the blur of a code, F(picture, code), in [0, 1]; large ones in overlapping tiles."""
-    places = code_shape(picture.shape)
-    whole = np.asarray(pad_to_stride(jnp.asarray(picture)))
+def apply_code(of: Operator, image: NDArray[np.float32], code: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The image (h, w, c) with the blur of a code, F(image, code), in [0, 1]; large ones in overlapping tiles."""
+    places = code_shape(image.shape)
+    whole = np.asarray(pad_to_stride(jnp.asarray(image)))
     code = np.asarray(resize_code(jnp.asarray(code), places))
     blur = _compiled(of.extract, of.blur)[1]
 
     def made(tile):
         return np.asarray(blur(jnp.asarray(whole[_pixels(tile)]), jnp.asarray(code[tile])))
 
-    blurred = jnp.asarray(_tiled(places, STRIDE, picture.shape[-1], made))
-    return np.clip(crop_to_shape(blurred, picture.shape), 0, 1)
+    blurred = jnp.asarray(_tiled(places, STRIDE, image.shape[-1], made))
+    return np.clip(crop_to_shape(blurred, image.shape), 0, 1)
 
 
 LOG = "pairs.csv"
@@ -114,7 +114,7 @@ def write_pairs(
     `targets` and `sources` are random-access sources of crops of one size, such as `jbid.data.crops.crops` and
     `jbid.data.pairs.pairs`. Target i gets the blur of source i, F(target, G(sharp, blurred)), or without sources one
     that is drawn (`operators.drawn`). `out`/pairs.csv tells for each source how well F(sharp, G(sharp, blurred)) gives
-    its blurred picture, as PSNR, and how far that is from the sharp one. What is there already is not made again;
+    its blurred image, as PSNR, and how far that is from the sharp one. What is there already is not made again;
     yields the number of pairs that are done.
     """
     for part in ("sharp", "blur"):
@@ -123,7 +123,7 @@ def write_pairs(
     def paths(i: int) -> list[Path]:
         return [out / part / f"{i:06}.png" for part in ("sharp", "blur")]
 
-    # the blurred picture is written last
+    # the blurred image is written last
     missing = [i for i in range(count) if not paths(i)[1].exists()]
     rows: dict[int, list] = {}
     if (out / LOG).exists():
@@ -159,6 +159,6 @@ def write_pairs(
                 header = ["pair", "psnr_of_source_reblurred", "psnr_of_source_sharp"]
                 csv.writer(file).writerows([header, *(rows[i] for i in sorted(rows))])
         for j, i in enumerate(chosen):
-            for path, picture in zip(paths(i), (target[j], made[j])):
-                write_image(path, picture)
+            for path, image in zip(paths(i), (target[j], made[j])):
+                write_image(path, image)
         yield count - len(missing) + first + len(chosen)
