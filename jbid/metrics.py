@@ -18,23 +18,39 @@ from skimage.metrics import structural_similarity
 
 
 class Aligned(NamedTuple):
-    """The score of an image that was shifted to fit the truth best."""
+    """Score of an image after the shift that fits the ground truth best.
 
-    psnr: float  # dB
+    Attributes:
+        psnr: in dB.
+        ssim: of the compared part.
+        shift: down and right, in pixels.
+        squared_error: sum over the compared pixels, for a range of 1.
+        image: the aligned part that was compared.
+    """
+
+    psnr: float
     ssim: float
-    shift: tuple[float, float]  # down and right, pixels
-    squared_error: float  # sum over the compared pixels, range 1
-    image: NDArray  # the aligned part that was compared
+    shift: tuple[float, float]
+    squared_error: float
+    image: NDArray
 
 
 def psnr(image: NDArray, truth: NDArray) -> float:
-    """10 log10(1 / mean (image - truth)^2) in dB, for images in [0, 1]; inf where they are equal."""
+    """Peak signal-to-noise ratio, 10 log10(1 / mean (image - truth)^2) in dB, of images in [0, 1].
+
+    Equal images have inf.
+
+    Example:
+        >>> import numpy as np
+        >>> round(psnr(np.full((8, 8), 0.5), np.full((8, 8), 0.6)), 6)
+        20.0
+    """
     error = np.mean(np.square(np.asarray(image, float) - np.asarray(truth, float)))
     return float(10 * np.log10(1 / error)) if error else float("inf")
 
 
 def ssim_matlab(image: NDArray, truth: NDArray) -> float:
-    """Mean SSIM of two gray images in [0, 1] as Matlab's older `ssim.m` gives it.
+    """Mean SSIM of two gray images in [0, 1], as Matlab's older `ssim.m`.
 
     Gaussian 11x11 window (sigma 1.5), only where it fits; K = (0.01, 0.03); larger images are first averaged over
     f x f pixels and taken every f-th, f = round(shorter side / 256) (Wang et al. 2004 and the authors' later code).
@@ -52,30 +68,33 @@ def ssim_matlab(image: NDArray, truth: NDArray) -> float:
 
 
 def _window_sums(x: NDArray, shape: tuple[int, int]) -> NDArray:
-    """The sum over every window of `shape` that fits into x, from cumulative sums."""
+    """Sums over all windows of `shape` that fit into x, from cumulative sums."""
     total = np.pad(np.cumsum(np.cumsum(x, 0), 1), ((1, 0), (1, 0)))
     h, w = shape
     return total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
 
 
 def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 15) -> Aligned:
-    """Score after the shift that fits best: SelfDeblur's `comp_upto_shift` on its evaluation of Levin's and Lai's sets.
+    """Score after the best shift: `comp_upto_shift` of SelfDeblur's evaluation of Levin's and Lai's sets.
 
-    The outer `border` pixels of the truth are left out; of all shifts within `max_shift` pixels in steps of 1/4, by
-    bilinear interpolation, the one with the smallest squared error counts, and PSNR and SSIM are taken there. image
-    and truth are (h, w) or (h, w, c), in [0, 1] and of one size; the channels of an image move together, its squared
-    error is over all of them and its SSIM their mean.
+    The sum of squares over all shifts is exact and fast: for each of the 16 sub-pixel phases p it is
+    sum t^2 - 2 correlation(p, t) + window sum of p^2, by FFT. Channels shift together.
 
-    The sum of squares over all shifts is exact but fast: for each of the 16 sub-pixel phases it is
-    sum t^2 - 2 correlation(p, t) + window sum of p^2, by FFT. Raises ValueError for other shapes or too small images.
+    Args:
+        image, truth: (h, w) or (h, w, c) in [0, 1], of one size.
+        max_shift: largest shift in pixels; shifts go in steps of 1/4, by bilinear interpolation.
+        border: pixels along the sides of the truth that do not count.
+
+    Raises:
+        ValueError: for other shapes, or too small images.
     """
     image, truth = np.asarray(image, float), np.asarray(truth, float)
     if image.shape != truth.shape or image.ndim not in (2, 3):
-        raise ValueError(f"got images of shapes {image.shape} and {truth.shape}, expected two of one size")
+        raise ValueError(f"`image` and `truth` must have one size, got the shapes {image.shape} and {truth.shape}")
     if max_shift > border or min(image.shape[:2]) <= 2 * border:
         raise ValueError(
-            f"got image {image.shape}, border {border} and shift {max_shift}, expected a shift up to the border and "
-            f"an image of more than {2 * border} pixels"
+            f"`max_shift` must not exceed `border`, and the image must exceed {2 * border} pixels, got the shift "
+            f"{max_shift}, the border {border} and {image.shape}"
         )
 
     def channels(x):
@@ -113,9 +132,9 @@ def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> fl
     """Largest normalized cross-correlation over all shifts, the better of the kernel and its 180-degree rotation.
 
     max_s sum_p k(p) t(p + s) / (||k|| ||t||), in [0, 1] for non-negative kernels; sizes may differ (Hu and Yang 2012).
-    Both orientations count since Levin's kernel files do not share one. With `fractions` above one the shifts go in
-    steps of one pixel by `fractions`, the correlation being interpolated by its Fourier series: no image tells where
-    its kernel lies, and thin kernels half a pixel apart have little in common by whole pixels.
+    Both orientations count, because Levin's kernel files do not share one. With `fractions` above one, shifts go in
+    steps of 1 / `fractions` pixels, and the Fourier series interpolates the correlation: the position of a kernel is
+    unobservable, and thin kernels half a pixel apart correlate little at whole pixels.
     """
     kernel, truth = np.asarray(kernel, float), np.asarray(truth, float)
     scale = np.linalg.norm(kernel) * np.linalg.norm(truth)
@@ -159,7 +178,7 @@ def vif(image: NDArray, truth: NDArray) -> float:
         covariance = mean(t * x) - mt * mx
         gain = covariance / (vt + tiny)
         rest = vx - gain * covariance
-        # windows without variance of their own tell nothing; a negative gain counts as noise
+        # windows without variance carry no information; a negative gain counts as noise
         gain, rest = np.where(vt < tiny, 0, gain), np.where(vt < tiny, vx, rest)
         vt = np.where(vt < tiny, 0, vt)
         gain, rest = np.where(vx < tiny, 0, gain), np.where(vx < tiny, 0, rest)
@@ -218,7 +237,7 @@ def _lpips_model(weights: str) -> Any:
 
     # a random backbone, so that nothing is downloaded, which then takes the user's weights
     with warnings.catch_warnings():
-        # the package calls torchvision by a name of old
+        # the package uses a deprecated name of torchvision
         warnings.simplefilter("ignore")
         model = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     try:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from jbid import methods
 from jbid.bench import report
 from jbid.bench.options import ConditionsConfig, NoiseConfig, OversizeConfig
 from jbid.bench.results import make_strips
 from jbid.bench.runner import check_report, finish_run, report_path, run_cases
 from jbid.bench.scoring import Scoring, make_scoring
-from jbid.bench.sets import SETS, Case, check_not_empty, load_items, select_names
+from jbid.bench.sets import SETS, Case, check_names, check_not_empty, load_items, select_names
 from jbid.bench.tables import mean
 from jbid.data.levin import Item
 from jbid.data.synthetic import synthesize
@@ -96,7 +97,7 @@ def run(config: ConditionsConfig) -> int:
 
 def _check(config: ConditionsConfig) -> None:
     config.reject_fixed({"method": "methods"})
-    check_not_empty(methods=config.methods)
+    check_names(methods=(config.methods, (*methods.names(), BASELINE)))
     if isinstance(config, OversizeConfig):
         check_not_empty(levels=config.levels)
         if not all(1 <= level <= LEVELS for level in config.levels):

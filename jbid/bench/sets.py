@@ -91,6 +91,15 @@ def select_names(
     return names[:limit]
 
 
+def check_names(**values: tuple[Sequence[str], Sequence[str]]) -> None:
+    """Raise ValueError for an option, pairs of names and known names, with an unknown name or none at all."""
+    for option, (names, known) in values.items():
+        check_not_empty(**{option: names})
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f"`{option}` must be among {', '.join(known)}, got {unknown[0]!r}")
+
+
 def check_not_empty(**values: Sized) -> None:
     """Raise ValueError for an option that names nothing to run."""
     for name, value in values.items():

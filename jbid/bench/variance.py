@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jbid import methods
 from jbid.bench.cells import Cell, CellFiles, run_cell
 from jbid.bench.options import INITS, VarianceConfig
 from jbid.bench.protocols import Protocol, get_protocol
 from jbid.bench.runner import check_report, check_rows, finish_run, report_path
-from jbid.bench.sets import SETS, SMALLEST_CROP, check_not_empty, load_items, select_names
+from jbid.bench.sets import SETS, SMALLEST_CROP, check_names, load_items, select_names
 from jbid.bench.tensorboard import EventLog, event_log
 from jbid.bench.variance_report import write_variance_report
 from jbid.data.levin import Item
@@ -111,10 +112,10 @@ def make_cells(config: VarianceConfig) -> list[Cell]:
         ValueError: for options out of range and missing data.
     """
     config.reject_fixed({"method": "methods", "init": "inits", "deconvolve": ""})
-    check_not_empty(methods=config.methods, inits=config.inits)
-    unknown = sorted(set(config.inits) - set(INITS))
-    if unknown:
-        raise ValueError(f"`inits` must be among {', '.join(INITS)}, got {unknown[0]}")
+    check_names(inits=(config.inits, INITS), methods=(config.methods, methods.names()))
+    for method in config.methods:
+        if methods.get(method).build is None:
+            raise ValueError(f"`methods`: {method} runs no optimization and has no seeds")
     if not 0 <= config.perturb <= 1:
         raise ValueError(f"`perturb` must be a share from 0 to 1, got {config.perturb}")
     items = _load(config)
@@ -127,8 +128,6 @@ def make_cells(config: VarianceConfig) -> list[Cell]:
 
 def _resolve(config: VarianceConfig, method: str, init: str) -> Config:
     resolved = config.resolve(defaults={"n_seeds": SEEDS}, method=method, init=CONFIG_INITS.get(init, init))
-    if not resolved.is_optimized:
-        raise ValueError(f"`methods`: {method} runs no optimization and has no seeds")
     if init == "average" and "kernel_hold" in resolved.options:
         # an average is no estimate to be kept
         resolved = resolved._replace(options={**resolved.options, "kernel_hold": 0})

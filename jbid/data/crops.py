@@ -103,7 +103,7 @@ def rgb(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def apart(n: int, held_out: bool | None) -> list[int]:
-    """Which of n photos serve for training, or, every twentieth, for measuring; of fewer than twenty, all for both.
+    """Indices of the photos for training, or of every twentieth for measuring; fewer than twenty serve for both.
 
     With None all of them.
     """

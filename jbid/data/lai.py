@@ -18,7 +18,7 @@ def root(data: str | Path | None) -> Path:
 
 
 def groups(name: str) -> dict[str, str]:
-    """What an image has in common with others: its category and its kernel."""
+    """Groups of an image, by kind: its category and its kernel."""
     return {"category": name.split("_")[0], "kernel": name[name.index("kernel") :]}
 
 

@@ -33,7 +33,7 @@ class Item(NamedTuple):
 
 
 def groups(name: str) -> dict[str, str]:
-    """What an image has in common with others: its scene and its kernel."""
+    """Groups of an image, by kind: its scene and its kernel."""
     image, kernel, _ = name.split("_")
     return {"image": image, "kernel": kernel}
 
@@ -57,9 +57,9 @@ def resize_item(item: Item, scale: float) -> Item:
 
 
 def find(data: str | Path | None, name: str, parts: Sequence[str], layout: str) -> Path:
-    """A set's folder, which has the folders `parts`: `data`, or `name` in it or in $JBID_DATA.
+    """Folder of a set, with the subfolders `parts`: `data` itself, or `name` in it or in $JBID_DATA.
 
-    Raises ValueError that tells the `layout` where there is none.
+    Raises ValueError with the `layout` where there is none.
     """
     given = data or os.environ.get("JBID_DATA")
     for folder in (Path(given), Path(given) / name) if given else ():

@@ -86,7 +86,7 @@ def _frame(path: Path) -> NDArray[np.uint8]:
 
 
 def average_frames(frames: Sequence[NDArray[np.uint8]], gamma: float = GAMMA) -> NDArray[np.float32]:
-    """What a camera sees over several frames: (mean of frame^gamma)^(1/gamma) (Tran et al. 2021, section 2.3)."""
+    """Average of frames in linear light, as a camera sees them: (mean of frame^gamma)^(1/gamma) (Tran et al., 2.3)."""
     light = (np.arange(256, dtype=np.float32) / 255) ** gamma
     mean = sum(light[frame] for frame in frames) / len(frames)
     return np.asarray(mean, np.float32) ** np.float32(1 / gamma)

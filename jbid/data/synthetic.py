@@ -66,7 +66,7 @@ class Synthetic(NamedTuple):
         return tuple(f"{p.name}__{size}_{j}" for p in found for size in self.sizes for j in range(self.kernels))
 
     def groups(self, name: str) -> dict[str, str]:
-        """What an image has in common with others: the size of its kernel."""
+        """Groups of an image, by kind: the size of its kernel."""
         return {"size": f"size {name.rpartition('__')[2].partition('_')[0]}"}
 
     def load(self, data: str | Path | None, names: Sequence[str]) -> list[Item]:

@@ -35,7 +35,7 @@ def checksums(name: str) -> dict[str, str]:
 
 
 def wrong_files(name: str, folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Each file of a set and what is wrong with it: "missing", "other content", or None."""
+    """Files of a set, each with "missing", "other content", or None if it is correct."""
     for path, digest in checksums(name).items():
         file = folder / path
         if not file.is_file():
@@ -45,7 +45,7 @@ def wrong_files(name: str, folder: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def features(shape: tuple[int | None, int | None, int]) -> Any:
-    """What an example holds. The kernel is as its file has it: that of y = k * x where `convolved`, else turned."""
+    """Features of an example. The kernel is the file's: that of y = k * x if `convolved`, otherwise rotated."""
     import numpy as np
     import tensorflow_datasets as tfds
 

@@ -40,16 +40,21 @@ class Axis(NamedTuple):
         length: of the image.
         tile: of a tile.
         overlap: least number of pixels that neighbors have in common.
+        unit: tiles begin at multiples of it.
     """
 
     length: int
     tile: int
     overlap: int
+    unit: int = 1
 
     def starts(self) -> list[int]:
         """First pixel of each tile."""
-        count = max(1, math.ceil((self.length - self.overlap) / (self.tile - self.overlap)))
-        return [round(i * (self.length - self.tile) / max(1, count - 1)) for i in range(count)]
+        if self.length <= self.tile:
+            return [0]
+        count = math.ceil((self.length - self.overlap) / (self.tile - self.overlap))
+        step = (self.length - self.tile) / self.unit / (count - 1)
+        return [round(i * step) * self.unit for i in range(count)]
 
     def weights(self, start: int) -> NDArray[np.float32]:
         """Blending weights of a tile: zero in the outer third of an overlap, then a ramp, one in the interior."""
@@ -61,7 +66,7 @@ class Axis(NamedTuple):
 
     def scaled(self, factor: int) -> Axis:
         """The same tiles in an image that is larger by a factor."""
-        return Axis(self.length * factor, self.tile * factor, self.overlap * factor)
+        return Axis(*(n * factor for n in self))
 
 
 def tile_grid(rows: Axis, columns: Axis) -> Iterator[tuple[int, int]]:

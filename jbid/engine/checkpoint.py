@@ -107,7 +107,7 @@ class Checkpoint:
 
     def parts(self) -> list[str]:
         """Names of the batches that have a saved state."""
-        # the directory of a state is named by its step
+        # a state's directory has its step as its name
         return sorted({step.parent.name for step in self._directory.glob("*/*") if step.name.isdigit()})
 
     def due(self) -> bool:

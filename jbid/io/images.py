@@ -37,16 +37,23 @@ class Photo(NamedTuple):
 
 
 def read_image(path: str | Path) -> NDArray[np.float32]:
-    """The image alone of `read_photo`: float32 (h, w, c) in [0, 1], c = 1 or 3."""
+    """Read an image file as float32 (h, w, c) in [0, 1], c = 1 or 3; see `read_photo`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_photo`.
+    """
     return read_photo(path).image
 
 
 def read_photo(path: str | Path) -> Photo:
-    """An image file, upright by its EXIF orientation.
+    """Read an image file with its metadata, upright by its EXIF orientation.
 
     8- and 16-bit files are divided by 255 and 65535; floating-point ones (TIFF) must be in [0, 1] already. CMYK becomes
-    sRGB by the file's own profile. Of several frames or pages the first is taken. Raises FileNotFoundError, or
-    ValueError for what is no image, has NaN or infinite pixels or values out of range.
+    sRGB by the file's own profile. A file with several frames or pages yields the first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file that is no image, with NaN or infinite pixels, or with values out of range.
     """
     from PIL import Image
 

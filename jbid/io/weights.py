@@ -1,4 +1,4 @@
-"""Pretrained weights: files of half-precision arrays in a folder, with a manifest that says what each one is."""
+"""Pretrained weights: files of half-precision arrays in a folder, with a manifest that describes each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ MANIFEST = "manifest.json"
 
 
 def weights_folder(option: str) -> Path:
-    """The folder that the option `weights` names: the shipped one if it is empty."""
+    """Folder of the option `weights`; the shipped one if it is empty."""
     return Path(option) if option else SHIPPED
 
 
 def manifest(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
-    """What is known of each file in a folder of weights, by the file's name; empty where there is none.
+    """Manifest of a folder of weights: an entry for each file, with at least `sha256`; empty if there is no manifest.
 
-    Each entry has at least `sha256`. Raises ValueError that names a manifest that cannot be read.
+    Raises:
+        ValueError: for a manifest that cannot be read.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -58,7 +59,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 def pack(variables: Mapping[str, Any]) -> bytes:
     """A network's variables, nested mappings of arrays, as a file's content in half precision; the same each time."""
     out = io.BytesIO()
-    # numpy.savez would write the time into the file, and its checksum would tell nothing
+    # numpy.savez would write the time into the file, so that equal weights had different checksums
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in sorted(_flat(variables).items()):
             array = io.BytesIO()

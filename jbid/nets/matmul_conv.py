@@ -24,7 +24,7 @@ def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array
 
 
 class _Windowed(nn.Module):
-    """What a convolution over square windows and its adjoint are made of."""
+    """Common parts of a convolution over square windows and its adjoint."""
 
     features: int
     size: int

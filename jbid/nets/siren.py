@@ -14,9 +14,9 @@ class Siren(nn.Module):
     """k(p) = sigmoid(w^T s_L + b), s_l = sin(omega_l (W_l s_{l-1} + b_l)), s_0 = p: coordinates (.., 2) -> values (..).
 
     Initialized as Sitzmann et al. 2020 do (section 3.2): W_1 ~ U(-1/n, 1/n), the others U(-sqrt(6/n) / omega, ..), n
-    the inputs, biases as PyTorch's; omega_1 is `first_omega`, the others are `omega`. Only `mean` is ours: the last
-    bias starts where the sigmoid of it is `mean`. With a mean of one over the number of pixels, a kernel sums to about
-    one from the start, and not to half its pixels.
+    the number of inputs, biases as PyTorch's; omega_1 is `first_omega`, the others are `omega`. Only `mean` is ours:
+    the sigmoid of the last bias is `mean` at first. With a mean of one over the number of pixels, an untrained kernel
+    sums to about one, and not to half its pixels.
     """
 
     width: int = 256

@@ -22,7 +22,7 @@ _small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # blocks beg
 
 
 class Latents(NamedTuple):
-    """What a line is made of, all of it N(0, I): 12 dimensions for each letter, and the levels of paper and ink."""
+    """Latents of a line, N(0, I): 12 dimensions for each letter, and the levels of paper and ink."""
 
     letters: Float[Array, "*b n 12"]
     levels: Float[Array, "*b 2"]

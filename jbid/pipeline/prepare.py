@@ -19,7 +19,7 @@ from jbid.ops.color import luma, srgb_to_linear
 from jbid.ops.kernels import place_kernel, support
 from jbid.pipeline.config import ESTIMATES, INITS, Config, init_names
 
-EDGE_PATCH = 512  # pixels; least side of the patch that edges are taken from
+EDGE_PATCH = 512  # pixels; least side of the patch for the edge-based estimate
 SMALLEST = 32  # pixels; the coarsest of the five scales of the image network needs as many
 
 
