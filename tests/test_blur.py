@@ -55,9 +55,9 @@ def test_crop_undoes_pad():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="larger than the image"):
+    with pytest.raises(ValueError, match="must not exceed the image"):
         blur(jnp.zeros((8, 8, 1)), jnp.zeros((9, 3)))
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="must be"):
         blur(jnp.zeros((8, 8)), jnp.zeros((3, 3)))
 
 
@@ -73,7 +73,7 @@ def test_simulated_kernels():
     assert (kernels >= 0).all()
     np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-5)
     rows, columns = kernels.sum(2) > 0, kernels.sum(1) > 0
-    # the longer side spans 0.8 * 20 pixels and both are centerd: nothing falls off the edge
+    # the longer side spans 0.8 * 20 pixels and both are centered: nothing falls off the edge
     assert not rows[:, [0, 20]].any() and not columns[:, [0, 20]].any()
     spans = [max(np.ptp(np.flatnonzero(v)) for v in pair) for pair in zip(rows, columns)]
     assert set(spans) <= {16, 17}

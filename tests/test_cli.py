@@ -246,9 +246,7 @@ def test_few_steps_move_the_kernel_all_the_same():
 
 
 def test_help_answers_without_jax():
-    script = (
-        "import sys; from jbid.cli.main import parser; parser().format_help(); print({'jax', 'flax'} & set(sys.modules))"
-    )
+    script = "import sys; from jbid.cli.main import parser; parser().format_help(); print({'jax', 'flax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -4,17 +4,24 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jbid import methods
 from jbid.engine.checkpoint import Checkpoint
-from jbid.engine.driver import run
+from jbid.engine.deep_prior import deep_prior
+from jbid.engine.driver import RunContext, run
+from jbid.engine.generators import free_kernel
+from jbid.engine.updates import alternate, joint, turns, warm_up
 from jbid.engine.wrappers import over_images, over_seeds
-from jbid.methods import METHODS, PRESETS
+from jbid.losses import mse
 from jbid.methods.selfdeblur import selfdeblur
 from jbid.ops.conv import blur
 from jbid.ops.motion import gaussian_process_kernel
+from jbid.types import Estimate, Generator
+from tests.helpers import TINY_NETWORK, stoppable
 
-TINY = dict(channels=4, skip_channels=2, scales=1, ssim_from=4)
+TINY = TINY_NETWORK | {"ssim_from": 4}
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +47,13 @@ def keys(*seeds):
         dict(loss="ssim", schedule="cosine", steps=12),
     ],
 )
-def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
+def test_every_variant_lowers_its_loss_and_returns_a_kernel(blurred, options):
     method = selfdeblur(9, **{**TINY, "ssim_from": 100, **options})
     result = run(method, jax.random.key(0), blurred, 12)
     assert result.losses[-1] < 0.8 * result.losses[0]
-    assert result.restored.image.shape == blurred.shape and result.restored.kernel.shape == (9, 9)
-    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
-    assert (result.restored.kernel >= 0).all()
+    assert result.output.image.shape == blurred.shape and result.output.kernel.shape == (9, 9)
+    np.testing.assert_allclose(result.output.kernel.sum(), 1, atol=1e-5)
+    assert (result.output.kernel >= 0).all()
 
 
 def third_loss(method, blurred, init=None):
@@ -71,7 +78,7 @@ def test_variants_differ(blurred):
 
 def test_same_key_same_bits_other_key_other_bits(blurred):
     method = selfdeblur(9, **TINY)
-    a, b, c = (run(method, jax.random.key(seed), blurred, 6).restored for seed in (0, 0, 1))
+    a, b, c = (run(method, jax.random.key(seed), blurred, 6).output for seed in (0, 0, 1))
     chex.assert_trees_all_equal(a, b)
     assert np.abs(a.image - c.image).max() > 1e-3
 
@@ -84,10 +91,10 @@ def test_vmapped_seeds_and_images_equal_single_runs(blurred):
     both = run(over_images(over_seeds(method)), jnp.broadcast_to(keys(5, 6), (2, 2)), jnp.stack([blurred, other]), 3)
     for s in range(2):
         np.testing.assert_allclose(seeds.losses[:, s], single[0][s].losses, rtol=1e-3)
-        np.testing.assert_allclose(seeds.restored.image[s], single[0][s].restored.image, atol=5e-3)
+        np.testing.assert_allclose(seeds.output.image[s], single[0][s].output.image, atol=5e-3)
         for i in range(2):
             np.testing.assert_allclose(both.losses[:, i, s], single[i][s].losses, rtol=1e-3)
-            np.testing.assert_allclose(both.restored.kernel[i, s], single[i][s].restored.kernel, atol=1e-4)
+            np.testing.assert_allclose(both.output.kernel[i, s], single[i][s].output.kernel, atol=1e-4)
 
 
 def test_seeds_draw_their_own_noise(blurred):
@@ -99,21 +106,22 @@ def test_stopped_and_resumed_equals_uninterrupted(blurred, tmp_path):
     method = over_seeds(selfdeblur(9, **TINY))
     whole = run(method, keys(0, 1), blurred, 10, chunk=2)
     first = Checkpoint(tmp_path / "c")
-    half = run(method, keys(0, 1), blurred, 10, chunk=2, checkpoint=first, on_chunk=lambda now: now.step == 6)
+    context = stoppable(lambda progress: progress.step == 6, checkpoint=first)
+    half = run(method, keys(0, 1), blurred, 10, chunk=2, context=context)
     first.close()
     assert len(half.losses) == 6
     second = Checkpoint(tmp_path / "c")
-    resumed = run(method, keys(0, 1), blurred, 10, chunk=2, checkpoint=second)
+    resumed = run(method, keys(0, 1), blurred, 10, chunk=2, context=RunContext(checkpoint=second))
     second.close()
     np.testing.assert_array_equal(resumed.losses, whole.losses)
-    chex.assert_trees_all_equal(resumed.restored, whole.restored)
+    chex.assert_trees_all_equal(resumed.output, whole.output)
     chex.assert_trees_all_equal(resumed.state.opt_state, whole.state.opt_state)
 
 
 def test_chunks_do_not_matter_and_scanned_steps_equal_single_ones(blurred):
     method = selfdeblur(9, **TINY)
     a, b = (run(method, jax.random.key(0), blurred, 6, chunk=c) for c in (1, 4))
-    chex.assert_trees_all_equal(a.restored, b.restored)
+    chex.assert_trees_all_equal(a.output, b.output)
     state = method.init(jax.random.key(0), blurred)
     _, losses = jax.jit(
         lambda s: jax.lax.scan(lambda s, t: (lambda n, i: (n, i.loss))(*method.step(s, blurred, t)), s, jnp.arange(6))
@@ -121,14 +129,14 @@ def test_chunks_do_not_matter_and_scanned_steps_equal_single_ones(blurred):
     np.testing.assert_allclose(losses, a.losses, rtol=1e-3)
 
 
-def test_a_known_kernel_stays_as_it_is(blurred):
+def test_known_kernel_does_not_change(blurred):
     kernel = gaussian_process_kernel(jax.random.key(8), 9)
     result = run(selfdeblur(9, kernel=kernel, **TINY), jax.random.key(0), blurred, 4)
-    np.testing.assert_allclose(result.restored.kernel, kernel, atol=1e-6)
+    np.testing.assert_allclose(result.output.kernel, kernel, atol=1e-6)
 
 
-def test_one_method_one_compilation(blurred):
-    from jbid.engine.driver import _driver
+def test_method_compiles_once(blurred):
+    from jbid.engine.driver import _compile
 
     traced = []
     method = selfdeblur(9, **TINY)
@@ -136,7 +144,7 @@ def test_one_method_one_compilation(blurred):
     for seed in range(3):
         run(counted, jax.random.key(seed), blurred, 2)
     assert len(traced) == 1
-    assert _driver(counted) is _driver(counted)
+    assert _compile(counted) is _compile(counted)
 
 
 @pytest.mark.parametrize(
@@ -147,27 +155,30 @@ def test_one_method_one_compilation(blurred):
         (dict(kernel_net="cnn"), "kernel_net"),
         (dict(loss="l7"), "loss"),
         (dict(schedule="never"), "schedule"),
-        (dict(kernel=jnp.ones((3, 3))), "known kernel"),
+        (dict(kernel=jnp.ones((3, 3))), "`kernel` must"),
     ],
 )
-def test_refusals(options, words):
+def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         selfdeblur(**{"kernel_size": 9, **options})
 
 
-def test_every_seed_has_its_own_start(blurred):
+def test_each_seed_has_its_own_initial_kernel(blurred):
     method = selfdeblur(9, **TINY, kernel_net="free")
     starts = jax.vmap(lambda key: gaussian_process_kernel(key, 9))(keys(3, 4))
-    both = run(over_seeds(method), keys(0, 1), blurred, 0, start=starts).restored.kernel
+    both = run(over_seeds(method), keys(0, 1), blurred, 0, init_kernel=starts).output.kernel
     np.testing.assert_allclose(both, starts, atol=1e-3)
-    images = run(over_images(over_seeds(method)), keys(0, 1)[None], blurred[None], 0, start=starts[None])
-    np.testing.assert_allclose(images.restored.kernel[0], both, atol=1e-6)
+    images = run(over_images(over_seeds(method)), keys(0, 1)[None], blurred[None], 0, init_kernel=starts[None])
+    np.testing.assert_allclose(images.output.kernel[0], both, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_keeps_the_protocol(name, blurred):
-    assert set(PRESETS[name]) == {"instant", "quick", "paper"}
-    method = METHODS[name](31 if name == "gkpile" else 9, out_channels=1)
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_follows_the_protocol(name, blurred):
+    spec = methods.get(name)
+    assert spec.name == name and set(spec.presets) == {"quick", "paper"} and spec.summary
+    if spec.build is None:
+        return
+    method = spec.build(31 if name == "gkpile" else 9, out_channels=1)
     state = jax.eval_shape(method.init, jax.random.key(0), blurred)
     after, info = jax.eval_shape(method.step, state, blurred, jnp.asarray(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
@@ -176,3 +187,46 @@ def test_every_method_keeps_the_protocol(name, blurred):
     chex.assert_trees_all_equal_shapes_and_dtypes(info.estimate, estimate)
     assert info.stopped.shape == () and info.stopped.dtype == bool
     assert jax.eval_shape(method.restore, estimate, blurred).image.shape == blurred.shape
+
+
+@pytest.mark.parametrize(
+    "updates, moves",
+    [
+        (joint(), [(True, True)] * 4),
+        (warm_up(2), [(True, False)] * 2 + [(True, True)] * 2),
+        (warm_up(1, turns(2, 1, reset_kernel=False)), [(True, False), (False, True), (False, True), (True, False)]),
+        (turns(1, 1, reset_kernel=False, image_first=True), [(True, False), (False, True)] * 2),
+        (warm_up(2, alternate()), [(True, False)] * 2 + [(True, True)] * 2),
+    ],
+)
+def test_update_schedules_move_image_and_kernel_in_turn(updates, moves):
+    image = Generator(lambda key, y: (jnp.full((10, 12, 1), 0.3), {}), lambda params, code, key: params)
+    method = deep_prior(
+        image, free_kernel((3, 3)), loss=mse(), optimizers=Estimate(optax.adam(0.1), optax.adam(0.1)), updates=updates
+    )
+    y = jax.random.uniform(jax.random.key(1), (8, 10, 1))
+    state, step = method.init(jax.random.key(0), y), jax.jit(method.step)
+    for t, expected in enumerate(moves):
+        after, _ = step(state, y, jnp.asarray(t))
+        assert tuple(bool((a != b).any()) for a, b in zip(after.params, state.params)) == expected
+        state = after
+
+
+def test_optimizer_follows_the_gradients_in_a_warm_up_only_if_asked():
+    image = Generator(lambda key, y: (jnp.full((10, 12, 1), 0.3), {}), lambda params, code, key: params)
+    y = jax.random.uniform(jax.random.key(1), (8, 10, 1))
+    for optimizer in (False, True):
+        optimizers = Estimate(optax.adam(0.1), optax.adam(0.1))
+        schedule = warm_up(3, optimizer=optimizer)
+        method = deep_prior(image, free_kernel((3, 3)), loss=mse(), optimizers=optimizers, updates=schedule)
+        state = method.init(jax.random.key(0), y)
+        after, _ = method.step(state, y, jnp.asarray(0))
+        is_moved = bool((after.opt_state.kernel[0].mu != state.opt_state.kernel[0].mu).any())
+        assert is_moved == optimizer
+
+
+def test_schedules_refuse_turns_without_steps():
+    with pytest.raises(ValueError, match="at least 1"):
+        turns(0, 1)
+    with pytest.raises(ValueError, match="at least 0"):
+        warm_up(-1)

@@ -242,8 +242,8 @@ def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypa
     method = explore(9, weights=folder, **SMALL, **options)
     result = run(method, jax.random.key(0), y, 12)
     assert result.losses[-1] < result.losses[0]
-    assert result.restored.image.shape == y.shape and result.restored.kernel.shape == (9, 9)
-    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+    assert result.output.image.shape == y.shape and result.output.kernel.shape == (9, 9)
+    np.testing.assert_allclose(result.output.kernel.sum(), 1, atol=1e-5)
 
 
 def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):

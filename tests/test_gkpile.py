@@ -140,8 +140,8 @@ def test_seeds_start_from_codes_of_their_own():
 def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
     result = run(gkpile(31, **TINY, **options), jax.random.key(0), blurred, 12)
     assert result.losses[-1] < 0.9 * result.losses[0]
-    assert result.restored.image.shape == blurred.shape
-    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+    assert result.output.image.shape == blurred.shape
+    np.testing.assert_allclose(result.output.kernel.sum(), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_picture_of_the_manifold_is_found_again(file, few, state):
     blurred = blur(pad_edge(sharp, (5, 5)), kernel)
     result = run(over_seeds(known), jax.vmap(jax.random.key)(jnp.arange(2)), blurred, 150)
     assert (result.losses[-1] < 0.2 * result.losses[0]).all()
-    best = result.restored.image[int(result.losses.min(0).argmin())]
+    best = result.output.image[int(result.losses.min(0).argmin())]
     start = known.estimate(known.init(jax.random.key(0), blurred)).image
     assert jnp.mean((best - sharp) ** 2) < 0.2 * jnp.mean((start - sharp) ** 2)
 
@@ -292,7 +292,7 @@ def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_man
     method = explore(5, steps=10, **options)
     blurred = jax.random.uniform(jax.random.key(0), (32, 60, 1))
     result = run(method, jax.random.key(0), blurred, 10)
-    assert result.restored.image.shape == (32, 60, 1) and result.losses.min() < result.losses[0]
+    assert result.output.image.shape == (32, 60, 1) and result.losses.min() < result.losses[0]
     with pytest.raises(ValueError, match="multiple of 12"):
         method.init(jax.random.key(0), blurred[:, :50])
 

@@ -90,7 +90,7 @@ def trajectory(data):
         given(net, skip_params(weights_of(data, "x:"), 3), jnp.asarray(data["z"][0].transpose(1, 2, 0))),
         given(mlp, mlp_params(weights_of(data, "k:")), jnp.asarray(data["zk"])),
         loss=losses.switch_at(15, losses.mse(), losses.one_minus_ssim()),
-        tx=Estimate(adam(1e-2), adam(1e-4)),
+        optimizers=Estimate(adam(1e-2), adam(1e-4)),
         forward=lambda x, k: blur(x, k[::-1, ::-1]),
     )
     y = jnp.asarray(data["y"])[..., None]

@@ -79,10 +79,10 @@ def test_stops_at_the_planted_valley_like_the_full_window():
     result = run(
         early_stopping(planted(valley), window=window, patience=patience, samples=500), jax.random.key(0), photo(), 5000
     )
-    best = int(result.restored.kernel[0, 0])
+    best = int(result.output.kernel[0, 0])
     # the variance of a window is that of its middle
     assert abs(best - window / 2 - valley) <= 0.02 * valley
-    assert result.complete and result.stopped == best + patience + 1
+    assert result.is_complete and result.stopped == best + patience + 1
     full = full_window_stop(valley, window, patience, jax.random.key(0))
     assert abs(full[0] - best) <= 0.02 * valley and abs(full[1] - int(result.stopped)) <= 0.02 * valley
 
@@ -98,7 +98,7 @@ def test_no_number_is_no_lower_variance():
     for window in (5, 100):
         method = early_stopping(sound._replace(step=step), window=window, patience=20)
         result = run(method, jax.random.key(0), photo(), 200)
-        assert result.stopped == 80 and result.restored.kernel[0, 0] == 59 and np.isfinite(result.restored.image).all()
+        assert result.stopped == 80 and result.output.kernel[0, 0] == 59 and np.isfinite(result.output.image).all()
 
 
 def of_two(method: Method) -> Method:
@@ -117,14 +117,14 @@ def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     both = of_two(method)
     result = run(both, keys, photo(), 1000, start=valleys)
-    assert len(result.losses) < 200 and result.complete and (result.stopped > 0).all()
+    assert len(result.losses) < 200 and result.is_complete and (result.stopped > 0).all()
     assert result.stopped[0] < result.stopped[1] - 30
     # frozen: not one step of its own more
     np.testing.assert_array_equal(result.state.inner["steps"], result.stopped)
     for i in range(2):
         alone = run(method, keys[i], photo(), 1000, start=valleys[i])
         assert alone.stopped == result.stopped[i]
-        np.testing.assert_allclose(alone.restored.image, result.restored.image[i], atol=1e-6)
+        np.testing.assert_allclose(alone.output.image, result.output.image[i], atol=1e-6)
 
 
 def test_patience_goes_by_the_noise_level():
@@ -143,13 +143,13 @@ def test_interrupted_early_stopping_goes_on_as_if_it_had_not_been(tmp_path):
     half = run(method, keys, photo(), 500, start=valleys, checkpoint=first, on_chunk=lambda now: now.step == 100)
     first.close()
     # one has stopped by then, the other has not
-    assert not half.complete and list(half.stopped > 0) == [True, False]
+    assert not half.is_complete and list(half.stopped > 0) == [True, False]
     second = Checkpoint(tmp_path / "c")
     resumed = run(method, keys, photo(), 500, start=valleys, checkpoint=second)
     second.close()
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(resumed.stopped, whole.stopped)
-    chex.assert_trees_all_equal(resumed.restored, whole.restored)
+    chex.assert_trees_all_equal(resumed.output, whole.output)
 
 
 # locating
@@ -280,8 +280,8 @@ def test_every_variant_runs_and_lowers_its_loss(blurred, options):
     method = robust((11, 9), **{**TINY, **options})
     result = run(method, jax.random.key(0), blurred, 12)
     assert result.losses[-1] < 0.9 * result.losses[0]
-    assert result.restored.image.shape == blurred.shape and result.restored.kernel.shape == (11, 9)
-    np.testing.assert_allclose(result.restored.kernel.sum(), 1, atol=1e-5)
+    assert result.output.image.shape == blurred.shape and result.output.kernel.shape == (11, 9)
+    np.testing.assert_allclose(result.output.kernel.sum(), 1, atol=1e-5)
 
 
 def test_variants_differ(blurred):

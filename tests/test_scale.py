@@ -18,26 +18,27 @@ import numpy as np
 import optax
 import pytest
 
+from jbid import methods
 from jbid.engine import batching as scale
-from jbid.engine.batching import even_batch, parse_memory, run_batched
+from jbid.engine.batching import even_batch, run_batched
 from jbid.engine.checkpoint import Checkpoint
 from jbid.engine.deep_prior import deep_prior
-from jbid.engine.driver import run, step_memory
+from jbid.engine.driver import RunContext, run, step_memory
 from jbid.engine.generators import free_kernel
 from jbid.engine.wrappers import over_images
 from jbid.io.images import read_image, write_image
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.losses import mse
 from jbid.methods.selfdeblur import selfdeblur
-from jbid.pipeline import solve as deblur
 from jbid.pipeline.config import build, resolve
-from jbid.pipeline.grouping import PADDED, padded_shapes
+from jbid.pipeline.grouping import padded_shapes
 from jbid.pipeline.prepare import prepare
 from jbid.pipeline.solve import optimize, solve
 from jbid.runtime.compile import clear_programs
+from jbid.runtime.memory import parse_memory
 from jbid.types import Estimate, Generator
+from tests.helpers import ROOT, stoppable
 
-ROOT = Path(__file__).parent.parent
 STEPS = 4
 
 
@@ -58,17 +59,17 @@ def whole(method, given):
 
 
 def same(answer, whole, tolerance=1e-5):
-    assert answer.complete and answer.losses.shape == whole.losses.shape
+    assert answer.is_complete and answer.losses.shape == whole.losses.shape
     np.testing.assert_allclose(answer.losses, whole.losses, rtol=1e-4)
-    np.testing.assert_allclose(answer.restored.image, whole.restored.image, atol=5e-3)
-    np.testing.assert_allclose(answer.restored.kernel, whole.restored.kernel, atol=1e-4)
+    np.testing.assert_allclose(answer.output.image, whole.output.image, atol=5e-3)
+    np.testing.assert_allclose(answer.output.kernel, whole.output.kernel, atol=1e-4)
 
 
 def test_parts_of_any_size_end_as_the_whole(method, given, whole):
     each = step_memory(method, given[0][:1], jnp.asarray(given[1][:1]))
     assert each > 24 * 20 * 4
     for memory in (1, int(2.5 * each), 100 * each):
-        same(run_batched(method, *given, STEPS, memory=memory), whole)
+        same(run_batched(method, *given, STEPS, context=RunContext(memory=memory)), whole)
 
 
 def test_all_parts_are_of_one_size(method, given, monkeypatch):
@@ -99,7 +100,8 @@ def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch)
     # what is compiled does no harm here
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     told = []
-    same(run_batched(method, *given, STEPS, on_fewer=lambda *pair: told.append(pair)), whole)
+    context = RunContext(on_smaller_batch=lambda *pair: told.append(pair))
+    same(run_batched(method, *given, STEPS, context=context), whole)
     assert told == [(5, 2)]
     least = 0
     with pytest.raises(ValueError, match="single image and seed"):
@@ -118,34 +120,36 @@ def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
 def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_path):
     """Those that were done are not done again, and the one that was begun goes on."""
     steps = 12  # two chunks for each part
-    undisturbed = run_batched(method, *given, steps, memory=1)
+    undisturbed = run_batched(method, *given, steps, context=RunContext(memory=1))
     asked = []
 
     def stop(now):
         asked.append(now.step)
         return len(asked) == 3
 
-    first = run_batched(method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=stop)
+    context = stoppable(stop, memory=1, checkpoint=Checkpoint(tmp_path))
+    first = run_batched(method, *given, steps, context=context)
     # all units have an answer, the unfinished ones an early one
-    assert not first.complete and first.restored.image.shape == undisturbed.restored.image.shape
+    assert not first.is_complete and first.output.image.shape == undisturbed.output.image.shape
     seen = []
-    again = run_batched(
-        method, *given, steps, memory=1, checkpoint=Checkpoint(tmp_path), on_chunk=lambda now: seen.append(now.step)
+    context = RunContext(
+        memory=1, checkpoint=Checkpoint(tmp_path), on_progress=lambda progress: seen.append(progress.step)
     )
+    again = run_batched(method, *given, steps, context=context)
     # the rest of the second part and three more
-    assert again.complete and len(seen) == 7
+    assert again.is_complete and len(seen) == 7
     for name in ("losses", "stopped"):
         np.testing.assert_array_equal(getattr(again, name), getattr(undisturbed, name))
-    np.testing.assert_array_equal(again.restored.image, undisturbed.restored.image)
+    np.testing.assert_array_equal(again.output.image, undisturbed.output.image)
 
 
 def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_path):
     """Whatever memory there is the next time, what is done is not done again."""
-    run_batched(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    run_batched(method, *given, STEPS, context=RunContext(memory=1, checkpoint=Checkpoint(tmp_path)))
     assert Checkpoint(tmp_path).parts() == [f"{i}-{i + 1}" for i in range(5)]
     seen = []
-    options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
-    same(run_batched(method, *given, STEPS, **options), whole)
+    context = RunContext(checkpoint=Checkpoint(tmp_path), on_progress=seen.append)
+    same(run_batched(method, *given, STEPS, context=context), whole)
     assert not seen
 
 
@@ -153,29 +157,29 @@ def test_parts_that_were_halved_are_resumed_as_they_were(method, given, whole, t
     """But for a memory that is asked for, which may be why it is run again."""
     sizes, short = [], True
 
-    def limited(spread, keys, *args, checkpoint, **options):
+    def limited(spread, keys, *args, **options):
         sizes.append(len(keys))
         if short and len(keys) > 1 and len(sizes) > 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         if short and len(sizes) > 3:
             raise KeyboardInterrupt
-        return run(spread, keys, *args, checkpoint=checkpoint, **options)
+        return run(spread, keys, *args, **options)
 
     monkeypatch.setattr(scale, "run", limited)
     monkeypatch.setattr(scale, "CPU_BATCH", 2)
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        run_batched(method, *given, STEPS, checkpoint=Checkpoint(tmp_path))
+        run_batched(method, *given, STEPS, context=RunContext(checkpoint=Checkpoint(tmp_path)))
     assert sizes == [2, 2, 1, 1] and Checkpoint(tmp_path).parts() == ["0-2", "2-3"]
     sizes.clear()
     short = False
     seen = []
-    options = {"checkpoint": Checkpoint(tmp_path), "on_chunk": lambda now: seen.append(now)}
-    same(run_batched(method, *given, STEPS, **options), whole)
+    context = RunContext(checkpoint=Checkpoint(tmp_path), on_progress=seen.append)
+    same(run_batched(method, *given, STEPS, context=context), whole)
     # the first three units were done
     assert sizes == [2, 1, 2] and len(seen) == 1
     sizes.clear()
-    run_batched(method, *given, STEPS, memory=1, checkpoint=Checkpoint(tmp_path))
+    run_batched(method, *given, STEPS, context=RunContext(memory=1, checkpoint=Checkpoint(tmp_path)))
     assert sizes == [1] * 5
 
 
@@ -233,7 +237,7 @@ def test_unknown_pixels_ask_for_nothing():
     """A latent pixel that only unknown ones see has no gradient, and the known ones have what they had without."""
     kernel = free_kernel((3, 3))
     image = Generator(lambda key, y: (jnp.full((10, 12, 1), 0.3), {}), lambda params, code, key: params)
-    method = deep_prior(image, kernel, loss=mse(), tx=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
+    method = deep_prior(image, kernel, loss=mse(), optimizers=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
     y = np.random.default_rng(1).random((8, 10, 1), np.float32)
     y[:, 6:] = np.nan
     state = method.init(jax.random.key(0), jnp.asarray(y))
@@ -241,7 +245,7 @@ def test_unknown_pixels_ask_for_nothing():
     change = np.asarray(moved.params.image - state.params.image)[..., 0]
     assert np.isfinite(info.loss) and (change[:, 8:] == 0).all() and (change[:, :8] != 0).all()
     narrow = Generator(lambda key, y: (jnp.full((10, 8, 1), 0.3), {}), lambda params, code, key: params)
-    alone = deep_prior(narrow, kernel, loss=mse(), tx=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
+    alone = deep_prior(narrow, kernel, loss=mse(), optimizers=Estimate(optax.sgd(1.0), optax.sgd(0.0)))
     state = alone.init(jax.random.key(0), jnp.asarray(y[:, :6]))
     expected = np.asarray(alone.step(state, jnp.asarray(y[:, :6]), jnp.asarray(0))[0].params.image - 0.3)[..., 0]
     # the mean is over ten columns in place of six
@@ -259,9 +263,9 @@ def test_pictures_of_many_sizes_share_few_rooms():
         assert room[0] >= shape[0] and room[1] >= shape[1] and shape[0] * shape[1] >= 0.85 * room[0] * room[1]
     assert padded_shapes(lai[:1], paper) == {lai[0]: lai[0]}
     # a patch is what the network sees
-    assert set(padded_shapes(lai, resolve([("test", {"patch": 256})])).values()) == {(256, 256)}
+    assert set(padded_shapes(lai, resolve([("test", {"preset": "quick", "patch": 256})])).values()) == {(256, 256)}
     # robust looks for its window among the picture's pixels
-    assert "robust" not in PADDED
+    assert not methods.get("robust").is_maskable
     own = padded_shapes(lai, resolve([("test", {"method": "robust", "patch": 0})]))
     assert all(shape == room for shape, room in own.items())
 
@@ -292,7 +296,9 @@ def test_steps_can_be_lowered_for_accelerators(name, dtype):
 def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
     """Pictures of two sizes in one launch: each has its own corner of the padded image."""
     rng = np.random.default_rng(0)
-    settings = resolve([("test", {"kernel_size": 7, "start": "random", "steps": 2, "finish": False, "patch": 0})])
+    settings = resolve(
+        [("test", {"kernel_size": 7, "preset": "quick", "init": "random", "steps": 2, "deconvolve": False, "patch": 0})]
+    )
     settings = settings._replace(options=settings.options | {"channels": 4, "skip_channels": 2, "scales": 1})
     pictures = [rng.random(shape, np.float32) for shape in ((48, 40, 3), (46, 38, 3))]
     room = padded_shapes([p.shape for p in pictures], settings)
@@ -305,12 +311,12 @@ def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
         return results[0]
 
     monkeypatch.setattr("jbid.pipeline.solve.optimize", noted)
-    tasks = [prepare(p, settings)._replace(room=room[p.shape[:2]]) for p in pictures]
+    tasks = [prepare(p, settings)._replace(padded_shape=room[p.shape[:2]]) for p in pictures]
     answers = solve(tasks, settings)
-    assert results[0].restored.image.shape == (2, 1, 48, 40, 1)
+    assert results[0].output.image.shape == (2, 1, 48, 40, 1)
     for i, (picture, answer) in enumerate(zip(pictures, answers)):
         h, w = picture.shape[:2]
-        np.testing.assert_array_equal(answer.network_image, results[0].restored.image[i, 0, :h, :w])
+        np.testing.assert_array_equal(answer.network_image, results[0].output.image[i, 0, :h, :w])
         assert answer.image.shape == picture.shape and np.isfinite(answer.losses).all()
 
 
@@ -319,6 +325,7 @@ import sys, numpy as np, jax, jax.numpy as jnp
 from jbid.engine.checkpoint import Checkpoint
 from jbid.methods.selfdeblur import selfdeblur
 from jbid.engine.batching import run_batched
+from jbid.engine.driver import RunContext
 from jbid.engine.wrappers import over_images
 method = over_images(selfdeblur(7, channels=4, skip_channels=2, scales=1, steps=4))
 keys = jax.vmap(jax.random.key)(jnp.arange(5))
@@ -326,9 +333,9 @@ y = np.random.default_rng(0).random((5, 24, 20, 1), np.float32)
 spread = run_batched(method, keys, y, 4)
 # the first two steps, and from what they left the rest
 for steps in (2, 4):
-    resumed = run_batched(method, keys, y, steps, checkpoint=Checkpoint(sys.argv[2]))
+    resumed = run_batched(method, keys, y, steps, context=RunContext(checkpoint=Checkpoint(sys.argv[2])))
 np.testing.assert_array_equal(resumed.losses, spread.losses)
-np.testing.assert_array_equal(resumed.restored.image, spread.restored.image)
+np.testing.assert_array_equal(resumed.output.image, spread.output.image)
 # what is loaded is where it is needed, and nowhere else
 loaded = []
 load = Checkpoint.load
@@ -336,10 +343,10 @@ def noted(self, *args):
     loaded.append(load(self, *args))
     return loaded[-1]
 Checkpoint.load = noted
-run_batched(method, keys, y, 4, checkpoint=Checkpoint(sys.argv[2]))
+run_batched(method, keys, y, 4, context=RunContext(checkpoint=Checkpoint(sys.argv[2])))
 leaves = jax.tree.leaves(loaded[0][0])
 assert leaves and all(len(x.sharding.device_set) == 4 and x.addressable_shards[0].data.shape[0] == 2 for x in leaves)
-np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=spread.restored.image)
+np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=spread.output.image)
 """
 
 
@@ -354,7 +361,7 @@ def test_several_devices_end_as_one(whole, tmp_path):
     found = np.load(tmp_path / "out.npz")
     assert found["devices"] == 4
     np.testing.assert_allclose(found["losses"], whole.losses, rtol=1e-4)
-    np.testing.assert_allclose(found["image"], whole.restored.image, atol=5e-3)
+    np.testing.assert_allclose(found["image"], whole.output.image, atol=5e-3)
 
 
 def free_port():

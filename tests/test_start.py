@@ -11,7 +11,7 @@ import scipy.ndimage
 from skimage import data, transform
 
 from jbid.kernel_estimation.edges import (
-    EdgeSettings,
+    EdgeOptions,
     estimate_edge_kernel,
     extend_periodically,
     l0_deconvolution,
@@ -96,7 +96,7 @@ def test_surroundings_join_smoothly():
 
 def test_settings_side_by_side_are_the_single_ones():
     picture, _ = scene(96, 9)
-    several = EdgeSettings(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
+    several = EdgeOptions(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
     # few rounds, as each magnifies what rounding differs by
     estimate = partial(estimate_edge_kernel, side=13, rounds=2)
     together = jax.jit(jax.vmap(estimate, (None, 0)))(picture, several)
@@ -128,7 +128,7 @@ def test_a_given_size_is_kept():
 
 def test_a_blur_too_large_is_said_so():
     picture, _ = scene(120, 45, key=3)
-    assert "larger" in (search_kernel(picture).warning or "")
+    assert "may exceed" in (search_kernel(picture).warning or "")
 
 
 def test_kernels_are_fitted_into_squares():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from jbid.deconvolution.tiled import TILE_OPTIONS, deconvolve_tiled, tile_starts, tile_weights
+from jbid.deconvolution.tiled import TILE_OPTIONS, Axis, deconvolve_tiled
 from jbid.kernel_estimation.patch import Region, most_informative_region
 from jbid.ops.conv import blur
 from jbid.ops.motion import gaussian_process_kernel
@@ -15,12 +15,13 @@ from jbid.ops.motion import gaussian_process_kernel
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
 def test_tiles_cover_and_their_weights_are_positive(length, tile, overlap):
-    starts = tile_starts(length, tile, overlap)
+    axis = Axis(length, tile, overlap)
+    starts = axis.starts()
     assert starts[0] == 0 and starts[-1] == length - tile
     assert all(b - a <= tile - overlap for a, b in itertools.pairwise(starts))
     total = np.zeros(length)
     for start in starts:
-        total[start : start + tile] += tile_weights(start, tile, length, overlap)
+        total[start : start + tile] += axis.weights(start)
     # everywhere at least one tile counts fully or two share
     assert total.min() >= 0.99
 
@@ -52,3 +53,8 @@ def test_the_informative_patch_has_the_edges():
     picture[20:140, 20:140, 0] = np.kron(rng.integers(0, 2, (24, 24)), np.ones((5, 5)))
     assert most_informative_region(picture, 120).y > 100
     assert most_informative_region(picture, 1000) == Region(0, 0, 400, 300)
+
+
+def test_tiles_of_a_scaled_axis_begin_at_multiples_of_the_scale():
+    axis = Axis(19, 8, 2)
+    assert [start * 128 for start in axis.starts()] == axis.scaled(128).starts()
