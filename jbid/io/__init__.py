@@ -1,1 +1,1 @@
-"""jbid.io."""
+"""Files: images, kernels, weights and JSON."""

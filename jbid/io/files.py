@@ -1,4 +1,4 @@
-"""jbid.io.files."""
+"""Folders, JSON files and atomic writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made if need be. Raises OSError in words where it cannot be written to."""
+    """Create a folder, with its parents, unless it exists, and return it.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -23,14 +27,13 @@ def make_folder(path: Path) -> Path:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    from jbid.io.files import atomic_write
-
+    """Write a JSON file, indented and atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of ours; empty where there is none that can be read."""
+    """Read a JSON file of jbid; empty if it is missing or cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -39,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes `path`'s place at the end, and is removed on failure."""
+    """Yield a temporary path beside `path`, which replaces `path` on success and is removed on failure."""
     path = Path(path)
     handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}.", dir=path.parent)
     os.close(handle)

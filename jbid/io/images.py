@@ -1,20 +1,23 @@
-"""Reading and writing images and kernels; color."""
+"""Reading and writing images, photos with their metadata, and kernels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jbid.io.files import atomic_write
-from jbid.io.formats import _TEXT, open_image, pillow_metadata, read_deep, read_pillow, write_deep_png, write_tiff
+from jbid.io.formats import TEXT_TAGS, open_image, pillow_metadata, read_deep, read_pillow, write_deep_png, write_tiff
 
-# EXIF tags: orientation; what describes an image rather than its file; and those of them that are text
-_ORIENTATION = 274
-_DESCRIPTIVE = _TEXT | {34665, 34853}  # with the EXIF and GPS parts
-# how the rows and columns of a file are turned to stand upright, by EXIF orientation
+if TYPE_CHECKING:
+    from PIL.Image import Exif
+
+_ORIENTATION = 274  # EXIF tag
+# EXIF tags that describe an image rather than its file: texts, and the EXIF and GPS parts
+_DESCRIPTIVE = TEXT_TAGS | {34665, 34853}
+# rotations and flips that turn the pixels of a file upright, by EXIF orientation
 _UPRIGHT = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -27,13 +30,21 @@ _UPRIGHT = {
 
 
 class Photo(NamedTuple):
-    """An image and what its file says about it, which is carried over to what is written."""
+    """An image with the metadata of its file, which `write_photo` passes on.
 
-    image: NDArray[np.float32]  # h w c in [0, 1], c = 1 or 3, upright
-    bits: int = 8  # 8 or 16, of the file to be written
-    alpha: NDArray[np.float32] | None = None  # h w in [0, 1]
-    metadata: dict[str, Any] = {}  # icc_profile, exif, xmp: bytes; dpi: a pair
-    notes: tuple[str, ...] = ()  # what was left out or converted, for the user
+    Attributes:
+        image: (h, w, c) in [0, 1], c = 1 or 3, upright.
+        bits: 8 or 16, of the file to write.
+        alpha: (h, w) in [0, 1], or None.
+        metadata: icc_profile, exif and xmp as bytes, dpi as a pair.
+        notes: parts of the file that were left out or converted, one line each.
+    """
+
+    image: NDArray[np.float32]
+    bits: int = 8
+    alpha: NDArray[np.float32] | None = None
+    metadata: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
 
 
 def read_image(path: str | Path) -> NDArray[np.float32]:
@@ -41,6 +52,15 @@ def read_image(path: str | Path) -> NDArray[np.float32]:
 
     Raises:
         FileNotFoundError, ValueError: as `read_photo`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(f"{folder}/gray.png", np.full((4, 6), 0.6))
+        ...     image = read_image(f"{folder}/gray.png")
+        >>> image.shape, float(image[0, 0, 0])
+        ((4, 6, 1), 0.6000000238418579)
     """
     return read_photo(path).image
 
@@ -55,36 +75,53 @@ def read_photo(path: str | Path) -> Photo:
         FileNotFoundError: if there is no such file.
         ValueError: for a file that is no image, with NaN or infinite pixels, or with values out of range.
     """
-    from PIL import Image
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        file = open_image(path)
-        if file is None:
-            pixels, notes, info, exif = read_deep(path, "TIFF"), [], {}, Image.Exif()
-            if pixels is None:
-                raise ValueError("a TIFF of an unknown kind")
-        else:
-            with file:
-                notes = [f"the first of {frames} frames"] if (frames := getattr(file, "n_frames", 1)) > 1 else []
-                info = {str(key): value for key, value in file.info.items()}
-                exif = file.getexif()
-                pixels = read_deep(path, file.format)
-                if pixels is None:
-                    pixels, converted = read_pillow(file, info)
-                    notes += converted
-        orientation = exif.pop(_ORIENTATION, 1)
-        if orientation != 1:
-            pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, lambda x: x)(pixels))
+        pixels, info, exif, notes = _decode(path)
     except Exception as error:  # every decoder has exceptions of its own
         raise ValueError(f"{path}: not an image that can be read") from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4) or pixels.size == 0:
-        raise ValueError(f"{path}: got an array of shape {pixels.shape}, expected one gray or color image")
+        raise ValueError(f"{path}: must be one gray or color image, got an array of shape {pixels.shape}")
     bits = 8 if pixels.dtype in (bool, np.uint8) else 16
+    pixels = _to_float(pixels, path)
+    channels = 1 if pixels.shape[-1] <= 2 else 3
+    alpha = pixels[..., -1].copy() if pixels.shape[-1] in (2, 4) else None
+    return Photo(pixels[..., :channels], bits, alpha, _metadata(info, exif), tuple(notes))
+
+
+def _decode(path: Path) -> tuple[NDArray, dict[str, Any], Exif, list[str]]:
+    """Upright pixels of a file with its Pillow metadata, its EXIF tags, and notes for the user."""
+    from PIL import Image
+
+    file = open_image(path)
+    info: dict[str, Any] = {}
+    notes: list[str] = []
+    if file is None:
+        pixels, exif = read_deep(path, "TIFF"), Image.Exif()
+        if pixels is None:
+            raise ValueError("a TIFF of an unknown kind")
+    else:
+        with file:
+            if (frames := getattr(file, "n_frames", 1)) > 1:
+                notes.append(f"the first of {frames} frames")
+            info = {str(key): value for key, value in file.info.items()}
+            exif = file.getexif()
+            pixels = read_deep(path, file.format)
+            if pixels is None:
+                pixels, converted = read_pillow(file, info)
+                notes += converted
+    orientation = exif.pop(_ORIENTATION, 1)
+    if orientation in _UPRIGHT:
+        pixels = np.ascontiguousarray(_UPRIGHT[orientation](pixels))
+    return pixels, info, exif, notes
+
+
+def _to_float(pixels: NDArray, path: Path) -> NDArray[np.float32]:
+    """Pixels as float32 in [0, 1]."""
     if np.issubdtype(pixels.dtype, np.integer):
         # in place: an image of 45 megapixels has half a gigabyte
         scale = np.float32(np.iinfo(pixels.dtype).max)
@@ -94,31 +131,37 @@ def read_photo(path: str | Path) -> Photo:
         raise ValueError(f"{path}: has NaN or infinite pixels; replace them first")
     elif pixels.min() < 0 or pixels.max() > 1:
         raise ValueError(f"{path}: has floating-point values outside [0, 1]; scale them first")
-    pixels = pixels.astype(np.float32, copy=False)
-    channels = 1 if pixels.shape[-1] <= 2 else 3
-    alpha = pixels[..., -1].copy() if pixels.shape[-1] in (2, 4) else None
+    return pixels.astype(np.float32, copy=False)
+
+
+def _metadata(info: dict[str, Any], exif: Exif) -> dict[str, Any]:
+    """Metadata to pass on to a new file."""
     metadata = {key: info[key] for key in ("icc_profile", "dpi") if info.get(key)}
     if xmp := info.get("xmp") or info.get("XML:com.adobe.xmp"):
         metadata["xmp"] = xmp if isinstance(xmp, bytes) else xmp.encode()
     for tag in set(exif) - _DESCRIPTIVE:
-        # where the old file's pixels lie and how they are packed
+        # position and packing of the pixels in the old file
         del exif[tag]
     if len(exif):
         metadata["exif"] = exif.tobytes()
-    return Photo(pixels[..., :channels], bits, alpha, metadata, tuple(notes))
+    return metadata
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files in a folder, by name, whose suffix is that of an image; none where there is no such folder."""
+    """List the files in a folder with the suffix of an image, by name; empty if there is no such folder."""
     from PIL import Image
 
-    known = set(Image.registered_extensions())
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in found if p.suffix.lower() in known and p.is_file())
+    suffixes = set(Image.registered_extensions())
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in files if p.suffix.lower() in suffixes and p.is_file())
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an upright image, from its file's header. Raises as `read_photo`."""
+    """Width and height of an upright image, from the header of its file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_photo`.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -127,42 +170,48 @@ def image_size(path: str | Path) -> tuple[int, int]:
         if file is None:
             return read_photo(path).image.shape[1::-1]
         with file:
-            turned = file.getexif().get(_ORIENTATION, 1) >= 5
-            return (file.height, file.width) if turned else (file.width, file.height)
+            is_turned = file.getexif().get(_ORIENTATION, 1) >= 5
+            return (file.height, file.width) if is_turned else (file.width, file.height)
     except Exception as error:
         raise ValueError(f"{path}: not an image that can be read") from error
 
 
 def write_image(path: str | Path, image: NDArray) -> None:
-    """Write (h, w), (h, w, 1) or (h, w, 3) in [0, 1] as an 8-bit file, clipped and rounded."""
+    """Write (h, w), (h, w, 1) or (h, w, 3) in [0, 1] as an 8-bit file, clipped and rounded; see `read_image`."""
     write_photo(path, Photo(image if image.ndim == 3 else image[..., None]))
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:
-    """Write a PNG, TIFF or JPEG file (by its suffix; JPEG is 8-bit) with alpha and metadata, clipped and rounded."""
+    """Write an image file with alpha and metadata, clipped and rounded.
+
+    Args:
+        path: with the suffix of PNG, TIFF or JPEG. JPEG has 8 bits and no alpha.
+        photo: image and metadata.
+    """
     from PIL import Image
 
     path = Path(path)
     suffix = path.suffix.lower()
-    deep = photo.bits == 16 and suffix not in (".jpg", ".jpeg")
-    pixels = _rounded(photo.image, 16 if deep else 8)
-    if photo.alpha is not None and suffix not in (".jpg", ".jpeg"):
-        pixels = np.concatenate([pixels, _rounded(photo.alpha[..., None], 16 if deep else 8)], -1)
+    is_jpeg = suffix in (".jpg", ".jpeg")
+    bits = 16 if photo.bits == 16 and not is_jpeg else 8
+    pixels = _quantize(photo.image, bits)
+    if photo.alpha is not None and not is_jpeg:
+        pixels = np.concatenate([pixels, _quantize(photo.alpha[..., None], bits)], -1)
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     with atomic_write(path) as temporary:
-        if suffix in (".tif", ".tiff") and deep:
+        if bits == 16 and suffix in (".tif", ".tiff"):
             write_tiff(temporary, pixels, photo.metadata)
-        elif deep:
+        elif bits == 16:
             write_deep_png(temporary, pixels, photo.metadata)
         else:
-            options: dict[str, Any] = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+            options: dict[str, Any] = {"quality": 95, "subsampling": 0} if is_jpeg else {}
             Image.fromarray(pixels).save(temporary, **pillow_metadata(photo.metadata, suffix), **options)
 
 
-def _rounded(x: NDArray, bits: int) -> NDArray:
+def _quantize(x: NDArray, bits: int) -> NDArray:
     kind = np.uint16 if bits == 16 else np.uint8
-    # row by row: full-size temporaries would be three times the image
+    # in blocks of rows: full-size temporaries would be three times the image
     out = np.empty(x.shape, kind)
     for i in range(0, len(x), 256):
         out[i : i + 256] = np.round(np.clip(x[i : i + 256], 0, 1) * np.iinfo(kind).max)
@@ -180,7 +229,12 @@ def image_grid(images: NDArray, columns: int = 8) -> NDArray[np.float32]:
 
 
 def read_kernel(path: str | Path) -> NDArray[np.float32]:
-    """A kernel file, gray at any scale, as (kh, kw) with sum one. Raises ValueError for one that is black."""
+    """Read a kernel from an image file, gray at any scale, as (kh, kw) with sum one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a black image, or as `read_photo`.
+    """
     kernel = read_image(path).mean(-1)
     if kernel.sum() == 0:
         raise ValueError(f"{path}: the kernel is black")

@@ -42,7 +42,7 @@ def _advice(folder: str | Path) -> str:
 
 
 def checksums(folder: str | Path = SHIPPED) -> dict[str, str]:
-    """The SHA-256 of each file of a folder, as its manifest has it."""
+    """SHA-256 of each file of a folder of weights, from its manifest."""
     return {name: entry["sha256"] for name, entry in manifest(folder).items()}
 
 
@@ -57,7 +57,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def pack(variables: Mapping[str, Any]) -> bytes:
-    """A network's variables, nested mappings of arrays, as a file's content in half precision; the same each time."""
+    """Pack the variables of a network, nested mappings of arrays, to the content of a file in half precision.
+
+    Equal variables give equal bytes.
+    """
     out = io.BytesIO()
     # numpy.savez would write the time into the file, so that equal weights had different checksums
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -69,7 +72,7 @@ def pack(variables: Mapping[str, Any]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Any]:
-    """The variables of `pack`, in single precision."""
+    """Unpack the variables of `pack`, in single precision."""
     variables: dict[str, Any] = {}
     with np.load(io.BytesIO(content)) as arrays:
         for name in arrays.files:
@@ -88,22 +91,23 @@ def _read(path: Path, checksum: str) -> dict[str, Any] | None:
 
 
 def load(name: str, folder: str | Path = SHIPPED) -> dict[str, Any]:
-    """The variables of the network in `<folder>/<name>.npz`, as nested dicts of float32 arrays; kept in memory.
+    """Load the variables of a network from `<folder>/<name>.npz`, as nested dicts of float32 arrays; kept in memory.
 
-    Raises ValueError that names the file where it is missing or is not what the manifest says, by its SHA-256.
+    Raises:
+        ValueError: if the file is missing, or its SHA-256 differs from that of the manifest.
     """
     path = Path(folder) / f"{name}.npz"
     entry = manifest(folder).get(path.name)
     if entry is None or not path.is_file():
-        there = ", ".join(sorted(Path(file).stem for file in manifest(folder))) or "none"
-        raise ValueError(f"{path}: no such pretrained weights; there are: {there} (see docs/pretraining.md)")
+        stems = ", ".join(sorted(Path(file).stem for file in manifest(folder))) or "none"
+        raise ValueError(f"{path}: no such pretrained weights; there are: {stems} (see docs/pretraining.md)")
     variables = _read(path, entry["sha256"])
     if variables is None:
-        raise ValueError(f"{path}: damaged, its checksum is not the manifest's{_advice(folder)}")
+        raise ValueError(f"{path}: damaged, its checksum differs from the manifest's{_advice(folder)}")
     return variables
 
 
 def sizes(kind: str, folder: str | Path = SHIPPED) -> list[int]:
-    """The kernel sizes that a folder has networks `<kind>_<size>` for, ascending."""
+    """Kernel sizes of the networks `<kind>_<size>` in a folder of weights, ascending."""
     stems = [Path(name).stem for name in manifest(folder)]
     return sorted(int(stem.removeprefix(f"{kind}_")) for stem in stems if stem.startswith(f"{kind}_"))
