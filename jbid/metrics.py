@@ -1,4 +1,4 @@
-"""Image and kernel scores, as the field computes them. NumPy, double precision, on the host."""
+"""Scores of images and kernels, as published evaluations compute them: NumPy, double precision, on the host."""
 
 from __future__ import annotations
 
@@ -97,35 +97,45 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
             f"{max_shift}, the border {border} and {image.shape}"
         )
 
-    def channels(x):
-        return [x] if x.ndim == 2 else list(np.moveaxis(x, -1, 0))
-
     rows, columns = image.shape[:2]
     inner = truth[border : rows - border, border : columns - border]
     low = border - max_shift
     wide = image[low : rows - low, low : columns - low]
+    dy, dx = _find_shift(wide, inner, max_shift)
+    aligned = scipy.ndimage.shift(wide, (-dy, -dx, 0)[: image.ndim], order=1, mode="nearest")
+    aligned = aligned[max_shift : wide.shape[0] - max_shift, max_shift : wide.shape[1] - max_shift]
+    return Aligned(
+        psnr=psnr(aligned, inner),
+        ssim=float(np.mean([ssim_matlab(*pair) for pair in zip(_channels(aligned), _channels(inner))])),
+        shift=(float(dy), float(dx)),
+        squared_error=float(np.sum((aligned - inner) ** 2)),
+        image=aligned,
+    )
+
+
+def _channels(image: NDArray) -> list[NDArray]:
+    return [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
+
+
+def _find_shift(wide: NDArray, inner: NDArray, max_shift: int) -> tuple[float, float]:
+    """Shift down and right of `wide`, in steps of 1/4 pixel, with the least squared error against `inner`."""
     fast = tuple(scipy.fft.next_fast_len(n, real=True) for n in wide.shape[:2])
-    spectra = [np.conj(scipy.fft.rfft2(part, fast)) for part in channels(inner)]
+    spectra = [np.conj(scipy.fft.rfft2(channel, fast)) for channel in _channels(inner)]
     best = (np.inf, 0.0, 0.0)
+    phases = (0.0, 0.25, 0.5, 0.75) if max_shift else (0.0,)
     # columns first, as Matlab's loops break ties
-    for fx in (0.0, 0.25, 0.5, 0.75) if max_shift else (0.0,):
+    for fx in phases:
         across = wide if fx == 0 else (1 - fx) * wide[:, :-1] + fx * wide[:, 1:]
-        for fy in (0.0, 0.25, 0.5, 0.75) if max_shift else (0.0,):
+        for fy in phases:
             phase = across if fy == 0 else (1 - fy) * across[:-1] + fy * across[1:]
             h, w = phase.shape[0] - inner.shape[0] + 1, phase.shape[1] - inner.shape[1] + 1
             error = np.zeros((h, w))
-            for part, spectrum in zip(channels(phase), spectra):
-                correlation = scipy.fft.irfft2(scipy.fft.rfft2(part, fast) * spectrum, fast)[:h, :w]
-                error += _window_sums(part**2, inner.shape[:2]) - 2 * correlation
+            for channel, spectrum in zip(_channels(phase), spectra):
+                correlation = scipy.fft.irfft2(scipy.fft.rfft2(channel, fast) * spectrum, fast)[:h, :w]
+                error += _window_sums(channel**2, inner.shape[:2]) - 2 * correlation
             i, j = np.unravel_index(np.argmin(error), error.shape)
             best = min(best, (error[i, j], i - max_shift + fy, j - max_shift + fx))
-    _, dy, dx = best
-    moved = (-dy, -dx, 0)[: image.ndim]
-    aligned = scipy.ndimage.shift(wide, moved, order=1, mode="nearest")
-    aligned = aligned[max_shift : wide.shape[0] - max_shift, max_shift : wide.shape[1] - max_shift]
-    squared = float(np.sum((aligned - inner) ** 2))
-    similar = float(np.mean([ssim_matlab(*pair) for pair in zip(channels(aligned), channels(inner))]))
-    return Aligned(psnr(aligned, inner), similar, (float(dy), float(dx)), squared, aligned)
+    return best[1:]
 
 
 def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> float:
@@ -135,6 +145,11 @@ def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> fl
     Both orientations count, because Levin's kernel files do not share one. With `fractions` above one, shifts go in
     steps of 1 / `fractions` pixels, and the Fourier series interpolates the correlation: the position of a kernel is
     unobservable, and thin kernels half a pixel apart correlate little at whole pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> round(kernel_similarity(np.eye(5), np.pad(np.eye(5), ((2, 0), (0, 2)))), 6)
+        1.0
     """
     kernel, truth = np.asarray(kernel, float), np.asarray(truth, float)
     scale = np.linalg.norm(kernel) * np.linalg.norm(truth)
@@ -151,18 +166,23 @@ def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> fl
 
 
 def vif(image: NDArray, truth: NDArray) -> float:
-    """Visual information fidelity of a gray image in [0, 1] in the pixel domain; 1 where it equals the truth.
+    """Visual information fidelity of a gray image in [0, 1] in the pixel domain; 1 for the ground truth itself.
 
-    The information that the image carries of the truth over that which the truth carries of itself, under a Gaussian
-    scale mixture in local windows at four scales with neural noise of variance 2 in levels of 255 (Sheikh and Bovik
-    2006, Image Information and Visual Quality; their `vifp_mscale`). Can exceed 1 for an image of more contrast.
-    Raises ValueError for unequal shapes or sides under 41 pixels, which the coarsest scale needs.
+    Ratio of two amounts of information: that of the image about the truth, and that of the truth about itself. The
+    model is a Gaussian scale mixture in local windows at four scales, with neural noise of variance 2 in levels of 255
+    (Sheikh and Bovik 2006, Image Information and Visual Quality; their `vifp_mscale`). An image of higher contrast can
+    exceed 1.
+
+    Raises:
+        ValueError: for unequal shapes, or sides under 41 pixels, which the coarsest scale needs.
     """
     t, x = (255 * np.asarray(v, float) for v in (truth, image))
     if t.shape != x.shape or t.ndim != 2 or min(t.shape) < 41:
-        raise ValueError(f"got images of shapes {x.shape} and {t.shape}, expected two gray ones of at least 41x41")
+        raise ValueError(
+            f"`image` and `truth` must be gray, of one shape of at least 41x41, got the shapes {x.shape} and {t.shape}"
+        )
     noise, tiny = 2.0, 1e-10
-    told = itself = 0.0
+    of_image = of_truth = 0.0
     for scale in range(4):
         n = 2 ** (4 - scale) + 1
         taps = np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (n / 5) ** 2))
@@ -184,17 +204,23 @@ def vif(image: NDArray, truth: NDArray) -> float:
         gain, rest = np.where(vx < tiny, 0, gain), np.where(vx < tiny, 0, rest)
         rest = np.where(gain < 0, vx, rest)
         gain, rest = np.maximum(gain, 0), np.maximum(rest, tiny)
-        told += np.sum(np.log10(1 + gain * gain * vt / (rest + noise)))
-        itself += np.sum(np.log10(1 + vt / noise))
-    return float(told / itself) if itself else 1.0
+        of_image += np.sum(np.log10(1 + gain * gain * vt / (rest + noise)))
+        of_truth += np.sum(np.log10(1 + vt / noise))
+    return float(of_image / of_truth) if of_truth else 1.0
 
 
 def frequency_band_error(kernel: NDArray, truth: NDArray, *, bands: int = 5) -> NDArray[np.float64]:
-    """Mean of |F(k) - F(t)| / |F(t)| in each of `bands` rings of spatial frequency, from low to high (FBE).
+    """Frequency band error (FBE): mean of |F(k) - F(t)| / |F(t)| in rings of spatial frequency, from low to high.
 
-    Rings are equally wide and reach from zero to the largest frequency along an axis, 1/2 per pixel; the corners
-    beyond belong to none. Zhuang et al., Fig. 12, after Shi et al. 2022. kernel and truth have one shape and are
-    compared as they lie, without a shift. Rings that no frequency of so small a kernel falls into are not a number.
+    Zhuang et al., Fig. 12, after Shi et al. 2022. The rings have equal widths between zero and 1/2 per pixel, the
+    largest frequency along an axis; the corners beyond belong to none.
+
+    Args:
+        kernel, truth: of one shape; they are compared without a shift.
+        bands: number of rings.
+
+    Returns:
+        Error of each ring, (bands,). Rings without a frequency of so small a kernel are NaN.
     """
     t, k = np.fft.fft2(truth), np.fft.fft2(kernel)
     error = np.abs(k - t) / np.maximum(np.abs(t), 1e-12)
@@ -207,8 +233,14 @@ def frequency_band_error(kernel: NDArray, truth: NDArray, *, bands: int = 5) -> 
 def lpips(image: NDArray, truth: NDArray, weights: str | Path) -> float:
     """Learned perceptual distance of two images (h, w, 1 or 3) in [0, 1], AlexNet version 0.1 (Zhang et al. 2018).
 
-    By the authors' package, whose wheel has the linear layers but not the backbone: `weights` is torchvision's
-    `alexnet-owt-7be5be79.pth`. Raises ValueError where the package or the file is missing.
+    The authors' package computes it. Its wheel has the linear layers, but not the backbone.
+
+    Args:
+        image, truth: of one size.
+        weights: torchvision's `alexnet-owt-7be5be79.pth`, the backbone.
+
+    Raises:
+        ValueError: if the package or the file is missing, or the file has other weights.
     """
     if not Path(weights).is_file():
         raise ValueError(
@@ -235,22 +267,28 @@ def _lpips_model(weights: str) -> Any:
     import lpips as package
     import torch
 
-    # a random backbone, so that nothing is downloaded, which then takes the user's weights
+    # a random backbone avoids a download; the user's weights replace it below
     with warnings.catch_warnings():
         # the package uses a deprecated name of torchvision
         warnings.simplefilter("ignore")
         model = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     try:
-        given = torch.load(weights, weights_only=True)
+        state = torch.load(weights, weights_only=True)
         for part in (model.net.slice1, model.net.slice2, model.net.slice3, model.net.slice4, model.net.slice5):
-            part.load_state_dict({name: given[f"features.{name}"] for name in part.state_dict()})
+            part.load_state_dict({name: state[f"features.{name}"] for name in part.state_dict()})
     except (KeyError, IndexError, TypeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{weights}: not torchvision's AlexNet weights ({type(error).__name__})") from None
     return model
 
 
 def pairwise_similarity(kernels: Sequence[NDArray]) -> NDArray[np.float64]:
-    """The largest normalized cross-correlation over shifts of each pair of kernels (s, s) with non-negative values."""
+    """Largest normalized cross-correlation over whole-pixel shifts of each pair of non-negative kernels, (n, n).
+
+    Unlike `kernel_similarity` it does not rotate: estimates for one image share an orientation.
+
+    Args:
+        kernels: n kernels of one shape (s, s).
+    """
     ks = np.stack([np.asarray(k, float) for k in kernels])
     ks /= np.maximum(np.linalg.norm(ks, axis=(1, 2), keepdims=True), 1e-30)
     fast = [scipy.fft.next_fast_len(2 * n - 1, real=True) for n in ks.shape[1:]]
