@@ -251,7 +251,7 @@ def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
     for name, words in (("a.pt", "input.input"), ("b.pt", "not a PyTorch state"), ("c.pt", "no such file")):
         with pytest.raises(ValueError, match=words):
             torch_weights.stylegan2(str(tmp_path / name))
-    with pytest.raises(ValueError, match="--set generator"):
+    with pytest.raises(ValueError, match="`generator`"):
         explore(5, **SETTINGS)
 
 
