@@ -52,7 +52,7 @@ class RunOptions:
     resume: Annotated[bool, Parameter(group=MAIN)] = False
     """Keep the results of an earlier run with the same settings."""
     overwrite: Annotated[bool, Parameter(group=MAIN)] = False
-    """With --resume: replace results of other settings."""
+    """When resuming, replace results of other settings."""
     limit: Annotated[Positive | None, Parameter(group=MAIN)] = None
     """Run on the first N images only."""
     only: Annotated[Words, Parameter(group=MAIN)] = ()
@@ -60,7 +60,7 @@ class RunOptions:
     tensorboard: Annotated[Path | None, Parameter(group=MAIN)] = None
     """Folder for losses, scores and images as TensorBoard events."""
     checkpoint_every: Annotated[Seconds, Parameter(group=RESEARCH)] = 30.0
-    """Seconds between two checkpoints for --resume."""
+    """Seconds between two checkpoints, from which an interrupted run resumes."""
     memory: Annotated[Memory | None, Parameter(group=RESEARCH)] = None
     """Memory limit per device, such as 6GiB (default: what is free)."""
     distributed: Annotated[str | None, Parameter(group=RESEARCH)] = None
@@ -142,7 +142,7 @@ class MethodOptions(PresetOptions):
     """Options of one method's run."""
 
     method: Annotated[str | None, Parameter(group=MAIN)] = None
-    """edges (default), selfdeblur (with --preset), gkpile, explore or robust."""
+    """edges (default), selfdeblur (default if there is a preset), gkpile, explore or robust."""
     init: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """Initial kernel: edges, learned, uniform, random or an image file; join with + to alternate over seeds."""
     deconvolve: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-deconvolve")] = None
@@ -166,7 +166,7 @@ class ScoringOptions:
     maxshift: Annotated[int, Parameter(group=RESEARCH)] = 10
     """Largest shift of the alignment before scoring, in pixels."""
     full: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-full")] = None
-    """Add error ratio, VIF and the scores of the true kernel (default: yes, except with --score of lai)."""
+    """Add error ratio, VIF and the scores of the true kernel (default: yes, except for existing results of lai)."""
     lpips: Annotated[Path | None, Parameter(group=RESEARCH)] = None
     """Add LPIPS with torchvision's weights alexnet-owt-7be5be79.pth."""
     each_seed: Annotated[bool, Parameter(group=RESEARCH)] = False
@@ -251,7 +251,7 @@ class NoiseConfig(ConditionsConfig):
     kernel_size: Annotated[KernelSize | None, Parameter(group=MAIN)] = None
     """auto (default), half or an odd number of pixels."""
     size_level: Annotated[Literal[1, 2, 3, 4, 5] | None, Parameter(group=MAIN)] = None
-    """Kernel size of this level of `oversize`, instead of --kernel-size."""
+    """Kernel size of this level of oversize, instead of a number of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +276,7 @@ class VarianceConfig(PresetOptions, RunOptions):
     inits: Annotated[Words, Parameter(group=MAIN)] = INITS[:4]
     """Initial kernels: random, average (of simulated kernels), edges, learned (default: these four) or perturbed."""
     perturb: Annotated[float, Parameter(group=RESEARCH)] = 0.3
-    """Share of a simulated kernel, another one for each seed, in the learned one of `perturbed`."""
+    """Share of a simulated kernel, another one for each seed, in the perturbed learned one."""
     crop: Annotated[int | None, Parameter(group=MAIN)] = None
     """Center of each image, N x N pixels (default: the whole image)."""
     kernel_size: Annotated[KernelSize | None, Parameter(group=MAIN)] = None

@@ -86,12 +86,14 @@ def thumbnail(image: NDArray, side: int = THUMBNAIL) -> str:
     from PIL import Image
 
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    scale = side / max(picture.size)
-    width, height = (max(1, round(n * scale)) for n in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    pillow_image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    scale = side / max(pillow_image.size)
+    width, height = (max(1, round(n * scale)) for n in pillow_image.size)
+    pillow_image = pillow_image.resize(
+        (width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    )
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
+    pillow_image.save(buffer, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

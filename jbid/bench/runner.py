@@ -140,8 +140,8 @@ def run_cases(cases: Sequence[Case], out: Path, options: BatchOptions, scorer: S
             row = read_json(_row_path(folder, name))
             if row.get("identity") == identity and row.get("scoring") == scorer.to_dict():
                 rows[name] = row
-    found = [rows[case.item.name] for case in cases if case.item.name in rows]
-    return found, len(found) == len(cases)
+    ordered = [rows[case.item.name] for case in cases if case.item.name in rows]
+    return ordered, len(ordered) == len(cases)
 
 
 def _row_path(folder: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jbid.engine.driver import CHUNK
 from jbid.io.files import make_folder
+from jbid.io.tensorboard import open_board
 
 
 class EventLog:
@@ -29,12 +30,10 @@ class EventLog:
         self._writer: Any = None
         if folder is None:
             return
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ValueError("`tensorboard` needs the package tensorboardX: pip install 'jbid[report]'") from None
         # the index of the process, since processes that begin in the same second would write to one file
-        self._writer = SummaryWriter(str(make_folder(folder)), filename_suffix=f".{jax.process_index()}")
+        self._writer = open_board(make_folder(folder), filename_suffix=f".{jax.process_index()}")
+        if self._writer is None:
+            raise ValueError("`tensorboard` needs the package tensorboardX: pip install 'jbid[report]'")
 
     def add_losses(self, name: str, losses: NDArray) -> None:
         """Log the losses (steps, seeds) of one image every ten steps; of many seeds the lowest, median and highest."""

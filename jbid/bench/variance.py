@@ -69,10 +69,10 @@ def run(config: VarianceConfig) -> int:
     if jax.process_count() > 1:
         wait_for_all("rows")
         rows = {cell.name: row for cell in cells if (row := files.read(cell, protocol))}
-    found = [rows[cell.name] for cell in cells if cell.name in rows]
-    if found and jax.process_index() == 0:
-        write_variance_report(found, files, settings, protocol, config, out)
-    return finish_run(len(found) == len(cells), out)
+    ordered = [rows[cell.name] for cell in cells if cell.name in rows]
+    if ordered and jax.process_index() == 0:
+        write_variance_report(ordered, files, settings, protocol, config, out)
+    return finish_run(len(ordered) == len(cells), out)
 
 
 def _run_and_save(
