@@ -146,7 +146,7 @@ def test_a_second_go_takes_the_first_answer_along():
     first = search_kernel(picture, 9)
     # settings that see no edges at all
     second = search_kernel(picture, 9, settings=((5.0, 1e4),), before=first)
-    assert second.candidates[0].name == f"before: {first.candidates[0].name}"
+    assert second.candidates[0].name == f"first search: {first.candidates[0].name}"
     assert kernel_similarity(second.kernel, first.kernel) > 0.9
 
 
