@@ -71,7 +71,7 @@ def _batch_norm(weights: dict[str, np.ndarray], source: str) -> tuple[dict, dict
 
 
 def generator_variables(weights: dict[str, np.ndarray]) -> dict:
-    """Variables of `jbid.nets.dcgan.KernelGenerator` from the published generator's."""
+    """Variables of `jbid.nets.kernel_gan.KernelGenerator` from the published generator's."""
     params, statistics = {}, {}
     sources = ("layer1.0", "layers.0.0", "layers.1.0", "layers.2")
     for i, source in enumerate(sources):
@@ -83,7 +83,7 @@ def generator_variables(weights: dict[str, np.ndarray]) -> dict:
 
 
 def discriminator_variables(weights: dict[str, np.ndarray]) -> dict:
-    """Variables of `jbid.nets.dcgan.Discriminator` from the published discriminator's."""
+    """Variables of `jbid.nets.kernel_gan.Discriminator` from the published discriminator's."""
     params, statistics = {}, {}
     for i, source in enumerate(("layers.0.0", "layers.1.0", "layers.2.0", "layers.3")):
         params[f"Convolution_{i}"] = {"weight": jnp.asarray(weights[f"{source}.weight"].transpose(2, 3, 1, 0))}
@@ -114,7 +114,7 @@ def encoder_variables(weights: dict[str, np.ndarray]) -> dict:
 
 
 def wizard_variables(weights: dict[str, np.ndarray], front: int, back: int, blocks: int) -> dict:
-    """Variables of `jbid.nets.wizard.KernelWizard` from the published operator family's."""
+    """Variables of `jbid.nets.kernel_wizard.KernelWizard` from the published operator family's."""
 
     def conv(source, kernel="kernel", transposed=False):
         w = weights[f"{source}.weight"].transpose(*((2, 3, 0, 1) if transposed else (2, 3, 1, 0)))

@@ -1,8 +1,8 @@
-"""The blur-operator family F(x, k) and the kernel extractor G(x, y): Tran et al., CVPR 2021, sections 3.1 and 3.4.
+"""Blur-operator family F(x, k) and kernel extractor G(x, y): Tran et al., CVPR 2021, sections 3.1 and 3.4.
 
-`KernelWizard` is the authors' network, which the paper leaves to its supplement. `GatedWizard` is jbid's own, for the
-same task with a thirtieth of the parameters (docs/experiments.md, "The blur operator"). They take a leading batch axis;
-sides must be multiples of `STRIDE` (`jbid.operators` pads images of other sizes).
+`KernelWizard` is the network of the authors, from the supplement of the paper. `jbid.nets.gated_wizard` has a compact
+one for the same task. Images have a leading batch axis and sides that are multiples of `STRIDE`;
+`jbid.methods.explore.blur_operator` pads images of other sizes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from jaxtyping import Array, Float
 
 from jbid.nets.matmul_conv import Convolution, Transposed
 
-STRIDE = 128  # pixels to one place of the code
+STRIDE = 128  # pixels per place of a code, along both axes
 
 
 class Widths(NamedTuple):
-    """features: channels at a quarter of the size; fine: at full size; code: of the kernel's code at each place.
+    """Sizes of the layers of `KernelWizard`.
 
-    front, back, blocks: residual blocks of the feature extractor, of the reconstruction and of the kernel extractor.
+    Attributes:
+        features: channels at a quarter of the size.
+        fine: channels at full size.
+        code: length of the code at each place.
+        front, back, blocks: residual blocks of the feature extractor, the reconstruction and the kernel extractor.
     """
 
     features: int
@@ -34,10 +38,13 @@ class Widths(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """channels: of a color at full, half, a quarter ... of the size; code: of the kernel's code at each place.
+    """Sizes of the layers of `jbid.nets.gated_wizard.GatedWizard`.
 
-    kernel: side of the local kernels that the code is read from, at most `STRIDE`; filters: channels of the layers that
-    read it.
+    Attributes:
+        channels: per color channel, at full size, half the size, a quarter of it and so on.
+        code: length of the code at each place.
+        kernel: side of the local kernels, at most `STRIDE`.
+        filters: channels of the layers between local kernels and code.
     """
 
     channels: tuple[int, ...]
@@ -47,30 +54,34 @@ class Levels(NamedTuple):
 
 
 # PyTorch's default for weights, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
-_torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# for transposed convolutions PyTorch counts the outputs
-_torch_transposed = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
+torch_uniform_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# PyTorch takes the number of outputs as fan_in of a transposed convolution
+_torch_uniform_transposed = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
 _residual = nn.initializers.variance_scaling(2 * 0.1**2, "fan_in", "normal")
 
 
-def _leaky(x: Array, slope: float = 0.1) -> Array:
+def leaky_relu(x: Array, slope: float = 0.1) -> Array:
+    """Leaky ReLU."""
     return nn.leaky_relu(x, slope)
 
 
-def _conv3(features: int, init=_torch) -> nn.Conv:
+def conv3(features: int, init: nn.initializers.Initializer = torch_uniform_kernel) -> nn.Conv:
+    """Zero-padded 3x3 convolution."""
     return nn.Conv(features, (3, 3), padding=1, kernel_init=init)
 
 
-def _halved(features: int, size: int, bias: bool = False) -> Convolution:
-    return Convolution(features, size, 2, 1, bias, _torch)
+def downsampling_conv(features: int, size: int, bias: bool = False) -> Convolution:
+    """Convolution of `size` that halves the sides of an image."""
+    return Convolution(features, size, 2, 1, bias, torch_uniform_kernel)
 
 
-def _doubled(features: int, bias: bool = False) -> Transposed:
-    return Transposed(features, 4, 2, 1, bias, _torch_transposed)
+def upsampling_conv(features: int, bias: bool = False) -> Transposed:
+    """Transposed convolution that doubles the sides of an image."""
+    return Transposed(features, 4, 2, 1, bias, _torch_uniform_transposed)
 
 
 def pixel_shuffle(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:
-    """Channel 4 i + 2 r + s becomes pixel (r, s) of channel i in a block of 2x2, as `torch.nn.PixelShuffle(2)`."""
+    """Double the sides: channel 4 i + 2 r + s becomes pixel (r, s) of channel i in a 2x2 block, as in PyTorch."""
     n, h, w, c = x.shape
     return x.reshape(n, h, w, c // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(n, 2 * h, 2 * w, c // 4)
 
@@ -81,12 +92,12 @@ class _Residual(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c = x.shape[-1]
-        y = nn.relu(_conv3(c, _residual)(x))
-        return x + _conv3(c, _residual)(y)
+        y = nn.relu(conv3(c, _residual)(x))
+        return x + conv3(c, _residual)(y)
 
 
-def _reflected(x: Array, p: int) -> Array:
-    # a side of one pixel has nothing to mirror
+def _pad_reflect(x: Array, p: int) -> Array:
+    """Mirror padding; edge padding along axes of at most p pixels, where mirroring is impossible."""
     for axis in (1, 2):
         width = [(p, p) if a == axis else (0, 0) for a in range(4)]
         x = jnp.pad(x, width, mode="reflect" if x.shape[axis] > p else "edge")
@@ -101,30 +112,33 @@ class _Mirrored(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c, y = x.shape[-1], x
-        for last in (False, True):
-            y = nn.Conv(c, (3, 3), padding=0, use_bias=self.bias, kernel_init=_torch)(_reflected(y, 1))
-            y = y if last else nn.relu(y)
+        for is_last in (False, True):
+            y = nn.Conv(c, (3, 3), padding=0, use_bias=self.bias, kernel_init=torch_uniform_kernel)(_pad_reflect(y, 1))
+            y = y if is_last else nn.relu(y)
         return x + y
 
 
 class FeatureExtractor(nn.Module):
-    """Features at a quarter of the size; the same network for sharp and blurred images."""
+    """Features at a quarter of the size, for sharp and blurred images."""
 
     features: int
     blocks: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n h//4 w//4 c"]:
-        x = _leaky(_conv3(self.features)(x))
+        x = leaky_relu(conv3(self.features)(x))
         for _ in range(2):
-            x = _leaky(_halved(self.features, 3, bias=True)(x))
+            x = leaky_relu(downsampling_conv(self.features, 3, bias=True)(x))
         for _ in range(self.blocks):
             x = _Residual()(x)
         return x
 
 
 class KernelExtractor(nn.Module):
-    """Code of the blur between two feature maps: five halvings, residual blocks. Variational: mean and deviation."""
+    """Mean and deviation of the code of the blur between two feature maps; zero deviation without the VAE.
+
+    Five layers halve the size, then follow residual blocks.
+    """
 
     features: int
     code: int
@@ -136,10 +150,10 @@ class KernelExtractor(nn.Module):
         self, sharp: Float[Array, "n h w c"], blurred: Float[Array, "n h w c"]
     ) -> tuple[Float[Array, "n a b code"], Float[Array, "n a b code"]]:
         width = self.code * (2 if self.variational else 1)
-        x = _reflected(jnp.concatenate([sharp, blurred], -1), 3)
-        x = nn.relu(nn.Conv(self.features, (7, 7), padding=0, use_bias=False, kernel_init=_torch)(x))
+        x = _pad_reflect(jnp.concatenate([sharp, blurred], -1), 3)
+        x = nn.relu(nn.Conv(self.features, (7, 7), padding=0, use_bias=False, kernel_init=torch_uniform_kernel)(x))
         for i in range(5):
-            x = nn.relu(_halved(min(self.features << (i + 1), width), 3)(x))
+            x = nn.relu(downsampling_conv(min(self.features << (i + 1), width), 3)(x))
         for _ in range(self.blocks):
             x = _Mirrored()(x)
         if not self.variational:
@@ -148,7 +162,7 @@ class KernelExtractor(nn.Module):
 
 
 class KernelAdapter(nn.Module):
-    """A U-Net of five halvings over the image's features, at whose bottom the code is put beside them."""
+    """U-Net over the features of an image, with the code as further channels at its lowest level."""
 
     features: int
     code: int
@@ -157,20 +171,20 @@ class KernelAdapter(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], code: Float[Array, "n a b code"]) -> Float[Array, "n h w c"]:
         f = self.features
         widths = [f, *(min(f << i, self.code) for i in range(1, 5))]
-        x = _halved(widths[0], 4)(x)
-        kept = []
+        x = downsampling_conv(widths[0], 4)(x)
+        skips = []
         for width in widths[1:]:
-            x = _leaky(x, 0.2)
-            kept.append(x)
-            x = _halved(width, 4)(x)
-        x = _doubled(widths[3])(nn.relu(jnp.concatenate([x, code], -1)))
-        for width, skip in zip(reversed(widths[:3]), reversed(kept[1:])):
-            x = _doubled(width)(nn.relu(jnp.concatenate([x, skip], -1)))
-        return nn.tanh(_doubled(f, bias=True)(nn.relu(jnp.concatenate([x, kept[0]], -1))))
+            x = leaky_relu(x, 0.2)
+            skips.append(x)
+            x = downsampling_conv(width, 4)(x)
+        x = upsampling_conv(widths[3])(nn.relu(jnp.concatenate([x, code], -1)))
+        for width, skip in zip(reversed(widths[:3]), reversed(skips[1:])):
+            x = upsampling_conv(width)(nn.relu(jnp.concatenate([x, skip], -1)))
+        return nn.tanh(upsampling_conv(f, bias=True)(nn.relu(jnp.concatenate([x, skips[0]], -1))))
 
 
 class Reconstruction(nn.Module):
-    """The change of an image from its adapted features: residual blocks, then twice the size two times."""
+    """Change of an image by a blur, from its adapted features: residual blocks, then two steps of upsampling."""
 
     features: int
     fine: int
@@ -181,19 +195,24 @@ class Reconstruction(nn.Module):
         for _ in range(self.blocks):
             x = _Residual()(x)
         for features in (self.features, self.fine):
-            x = _leaky(pixel_shuffle(_conv3(4 * features)(x)))
-        x = _leaky(_conv3(self.fine)(x))
-        return _conv3(3)(x)
+            x = leaky_relu(pixel_shuffle(conv3(4 * features)(x)))
+        x = leaky_relu(conv3(self.fine)(x))
+        return conv3(3)(x)
 
 
-def _sampled(mean: Array, deviation: Array, key: Array | None) -> Array:
+def sample_code(mean: Array, deviation: Array, key: Array | None) -> Array:
+    """Random code from N(mean, deviation^2); the mean without a key."""
     return mean if key is None else mean + deviation * jax.random.normal(key, mean.shape)
 
 
 class KernelWizard(nn.Module):
-    """F and G, which share the feature extractor: y = F(x, k) with k = G(x, y) (Eq. 3).
+    """Operator F and extractor G with a common feature extractor: y = F(x, k) with k = G(x, y) (Eq. 3).
 
     Images are (n, h, w, 3) in [0, 1] with sides that are multiples of `STRIDE`, codes (n, h/128, w/128, code).
+
+    Attributes:
+        widths: sizes of the layers.
+        variational: G estimates a deviation of the code as well.
     """
 
     widths: Widths
@@ -207,24 +226,31 @@ class KernelWizard(nn.Module):
         self.reconstruction = Reconstruction(w.features, w.fine, w.back)
 
     def extract(self, sharp: Array, blurred: Array) -> tuple[Array, Array]:
-        """Mean and deviation of the code of the blur between two images; without the VAE, the code and zeros."""
+        """Mean and deviation of the code of the blur between two images; zero deviation without the VAE."""
         return self.kernels(self.extractor(sharp), self.extractor(blurred))
 
     def blur(self, sharp: Array, code: Array) -> Array:
-        """F(x, k) = x + the change that the code makes."""
+        """Blurred image F(x, k): x plus a change that depends on k."""
         return sharp + self.reconstruction(self.adapter(self.extractor(sharp), code))
 
     def __call__(self, sharp: Array, blurred: Array, key: Array | None = None) -> tuple[Array, Array, Array]:
-        """F(x, G(x, y)), and the code's mean and deviation; with a key, the code is drawn from them."""
-        of_sharp = self.extractor(sharp)
-        mean, deviation = self.kernels(of_sharp, self.extractor(blurred))
-        return sharp + self.reconstruction(self.adapter(of_sharp, _sampled(mean, deviation, key))), mean, deviation
+        """F(x, G(x, y)) and the mean and deviation of the code; with `key`, the code is a random one."""
+        sharp_features = self.extractor(sharp)
+        mean, deviation = self.kernels(sharp_features, self.extractor(blurred))
+        code = sample_code(mean, deviation, key)
+        return sharp + self.reconstruction(self.adapter(sharp_features, code)), mean, deviation
 
 
 class KernelDip(nn.Module):
-    """A code from fixed noise z (32 a, 32 b, features): 7x7, five halvings, residual blocks, all with biases.
+    """Deep prior of codes: a code (a, b, code) from fixed noise z (32 a, 32 b, features); no batch axis.
 
-    The authors' has 64 features, a code of 512 and six blocks: 34,787,264 parameters. No batch axis.
+    A 7x7 convolution, five layers that halve the size and residual blocks, all with biases. The defaults are the
+    authors', with 34,787,264 parameters.
+
+    Attributes:
+        features: channels of the first layer.
+        code: length of the code at each place.
+        blocks: residual blocks.
     """
 
     features: int = 64
@@ -233,9 +259,10 @@ class KernelDip(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "h w c"]) -> Float[Array, "a b code"]:
-        x = nn.relu(nn.Conv(self.features, (7, 7), padding=0, kernel_init=_torch)(_reflected(z[None], 3)))
+        x = _pad_reflect(z[None], 3)
+        x = nn.relu(nn.Conv(self.features, (7, 7), padding=0, kernel_init=torch_uniform_kernel)(x))
         for i in range(5):
-            x = nn.relu(_halved(min(self.features << (i + 1), self.code), 3, bias=True)(x))
+            x = nn.relu(downsampling_conv(min(self.features << (i + 1), self.code), 3, bias=True)(x))
         for _ in range(self.blocks):
             x = _Mirrored(bias=True)(x)
         return x[0]

@@ -1,6 +1,6 @@
-"""Layers whose values and initialization match PyTorch's, because the published results depend on both.
+"""Layers with the values and the initialization of PyTorch's, because the published results depend on both.
 
-All of them take one image `h w c`, without a leading batch axis: batches of images or seeds are made by `jax.vmap`.
+Each layer takes one image (h, w, c) without a batch axis; `jax.vmap` makes batches of images or seeds.
 """
 
 from __future__ import annotations
@@ -28,49 +28,50 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
 
 
 def leaky_relu(x: Array) -> Array:
-    """max(x, 0.2 x), the slope of the deep-image-prior networks."""
+    """Leaky ReLU max(x, 0.2 x) of the deep-image-prior networks."""
     return jnp.maximum(x, 0.2 * x)
 
 
 def pad_reflect(x: Float[Array, "h w c"], p: int) -> Float[Array, "h+2*p w+2*p c"]:
-    """Mirror padding without repeating the edge, as `torch.nn.ReflectionPad2d`; needs h, w > p."""
+    """Mirror padding without repetition of the edge, as `torch.nn.ReflectionPad2d`; h and w must exceed p."""
     return jnp.pad(x, ((p, p), (p, p), (0, 0)), mode="reflect") if p else x
 
 
-def _batched(f: Callable) -> Callable:
-    """`f` with a batching rule: one call per element on CPU, ordinary batching elsewhere.
+def _vmap_by_platform(f: Callable) -> Callable:
+    """Give `f` a batching rule: one call per element on CPU, ordinary batching elsewhere.
 
-    Where each seed has its own weights, `vmap` makes a grouped convolution, which XLA's CPU backend runs at half the
-    speed of separate ones (`benchmarks/design_choices.py`). Not differentiable: used inside `_correlate` alone.
+    If each seed has its own weights, `vmap` makes a grouped convolution, which is slow on XLA's CPU backend
+    (`benchmarks/design_choices.py`). The result is not differentiable; `_correlation` defines the gradients.
     """
     g = jax.custom_batching.custom_vmap(f)
 
     @g.def_vmap
-    def rule(axis_size, batched, *args):
-        def separate(*args):
-            return jnp.stack([g(*(a[i] if b else a for a, b in zip(args, batched))) for i in range(axis_size)])
+    def batch(axis_size, is_batched, *args):
+        def call_each(*args):
+            return jnp.stack([g(*(a[i] if b else a for a, b in zip(args, is_batched))) for i in range(axis_size)])
 
-        together = jax.vmap(f, [0 if b else None for b in batched])
-        return jax.lax.platform_dependent(*args, cpu=separate, default=together), True
+        call_all = jax.vmap(f, [0 if b else None for b in is_batched])
+        return jax.lax.platform_dependent(*args, cpu=call_each, default=call_all), True
 
     return g
 
 
 @functools.cache
 def _correlation(stride: int, p: int) -> Callable:
-    """(x, weight) -> valid correlation of x zero-padded by p, differentiable in both."""
+    """Function (x, weight) -> valid correlation of x, zero-padded by p; differentiable in both."""
     layout = ("NHWC", "HWIO", "NHWC")
 
     def f(x, weight):
         y = jax.lax.conv_general_dilated(x[None], weight, (stride, stride), [(p, p)] * 2, dimension_numbers=layout)
         return y[0]
 
-    forward = _batched(f)
-    to_x = _batched(lambda x, weight, g: jax.vjp(lambda x: f(x, weight), x)[1](g)[0])
-    to_weight = _batched(lambda x, weight, g: jax.vjp(lambda w: f(x, w), weight)[1](g)[0])
+    forward = _vmap_by_platform(f)
+    grad_x = _vmap_by_platform(lambda x, weight, g: jax.vjp(lambda x: f(x, weight), x)[1](g)[0])
+    grad_weight = _vmap_by_platform(lambda x, weight, g: jax.vjp(lambda w: f(x, w), weight)[1](g)[0])
     correlate = jax.custom_vjp(forward)
     correlate.defvjp(
-        lambda x, weight: (forward(x, weight), (x, weight)), lambda saved, g: (to_x(*saved, g), to_weight(*saved, g))
+        lambda x, weight: (forward(x, weight), (x, weight)),
+        lambda residuals, g: (grad_x(*residuals, g), grad_weight(*residuals, g)),
     )
     return correlate
 
@@ -80,10 +81,10 @@ def _correlate(x: Array, weight: Array, stride: int, p: int) -> Array:
 
 
 def _correlate_stride2(x: Array, weight: Array) -> Array:
-    """The valid 3x3 correlation of stride 2 as a 2x2 one of stride 1 over 2x2 pixel blocks turned into channels.
+    """Valid 3x3 correlation of stride 2, as a 2x2 correlation of stride 1 with each 2x2 block of pixels as channels.
 
-    XLA's CPU backend runs the backward pass of strided convolutions several times slower than the forward pass; this
-    form has only plain convolutions in both, at 16/9 of the multiplications (`benchmarks/design_choices.py`).
+    XLA's CPU backend is slow in the backward pass of strided convolutions. This form has plain convolutions in both
+    passes, at 16/9 of the multiplications (`benchmarks/design_choices.py`).
     """
     h, w, c = x.shape
     x = jnp.pad(x, ((0, h % 2), (0, w % 2), (0, 0)))
@@ -93,27 +94,34 @@ def _correlate_stride2(x: Array, weight: Array) -> Array:
     return _correlate(blocks, taps.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, -1), 1, 0)
 
 
-def _exact(x: Array) -> Array:
-    """x as float32 where it is of fewer bits, in which sums over an image's pixels would be rounded away."""
+def _to_float32(x: Array) -> Array:
+    """Raise the precision to float32 at least, because sums over many pixels lose bits in lower precision."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _plus(y: Array, bias: Array) -> Array:
-    # exactly, because the bias's gradient is a sum over the pixels
-    return (_exact(y) + bias).astype(y.dtype)
+def _add_bias(y: Array, bias: Array) -> Array:
+    # in float32, because the gradient of the bias is a sum over the pixels
+    return (_to_float32(y) + bias).astype(y.dtype)
 
 
 class Conv(nn.Module):
-    """Correlation y[o] = b[o] + sum_i w[i, o] * x[i] over a mirror- or zero-padded image; output ceil(h / stride).
+    """Correlation y[o] = b[o] + sum_i w[i, o] * x[i] over a padded image, with sides ceil(h / stride) of the output.
 
-    A 1x1 convolution of stride 1 is written as a matrix product: the same numbers, and faster on CPU and GPU alike.
+    A 1x1 convolution of stride 1 is a matrix product, which has the same values and is faster.
+
+    Attributes:
+        features: channels of the output.
+        size: side of the filters.
+        stride: pixels between two windows.
+        padding: "reflect" (mirrored) or "zero".
+        dtype: of the computation; None: the common type of input and weights.
     """
 
     features: int
     size: int = 3
     stride: int = 1
-    padding: str = "reflect"  # or "zero"
-    dtype: nn.dtypes.Dtype | None = None  # to compute in; None: what holds input and weights
+    padding: str = "reflect"
+    dtype: nn.dtypes.Dtype | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "H W features"]:
@@ -123,7 +131,7 @@ class Conv(nn.Module):
         bias = self.param("bias", init, (self.features,))
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.size == 1 and self.stride == 1:
-            return _plus(x @ weight[0, 0], bias)
+            return _add_bias(x @ weight[0, 0], bias)
         p = (self.size - 1) // 2
         if self.padding == "reflect":
             x, p = pad_reflect(x, p), 0
@@ -132,27 +140,30 @@ class Conv(nn.Module):
             y = jax.lax.platform_dependent(x, weight, cpu=_correlate_stride2, default=strided)
         else:
             y = _correlate(x, weight, self.stride, p)
-        return _plus(y, bias)
+        return _add_bias(y, bias)
 
 
 @jax.custom_vjp
 def standardize(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
-    """(x - mean) / sqrt(var + eps) per channel over the pixels, with the biased variance; in float32 at least."""
+    """Normalize each channel over the pixels: (x - mean) / sqrt(var + eps), with the biased variance.
+
+    The computation is in float32 at least.
+    """
     return _standardize_forward(x, eps)[0]
 
 
 def _standardize_forward(x, eps):
-    wide = _exact(x)
-    mean = wide.mean((0, 1))
-    inverse = jax.lax.rsqrt(jnp.square(wide - mean).mean((0, 1)) + eps)
-    # kept for the backward pass as it came, which may be half the memory
-    return (wide - mean) * inverse, (x, mean, inverse)
+    exact = _to_float32(x)
+    mean = exact.mean((0, 1))
+    inverse = jax.lax.rsqrt(jnp.square(exact - mean).mean((0, 1)) + eps)
+    # the backward pass keeps x in its own type, which may take half the memory
+    return (exact - mean) * inverse, (x, mean, inverse)
 
 
 def _standardize_backward(residuals, g):
-    # the closed form needs two reductions and one pass where autodiff makes five
+    # this closed form needs fewer passes over the pixels than autodiff
     x, mean, inverse = residuals
-    y = (_exact(x) - mean) * inverse
+    y = (_to_float32(x) - mean) * inverse
     return ((g - g.mean((0, 1)) - y * (g * y).mean((0, 1))) * inverse).astype(x.dtype), None
 
 
@@ -160,9 +171,13 @@ standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 class Norm(nn.Module):
-    """Batch normalization in training mode of a batch that is one image: standardize(x) * scale + bias.
+    """Batch normalization in training mode for a batch of one image: standardize(x) * scale + bias.
 
-    Mean and variance are over the pixels of this image alone, so it keeps no running statistics.
+    It has no running statistics, because mean and variance are those of the pixels of this image.
+
+    Attributes:
+        eps: summand of the variance.
+        scale_init: initializer of the scale.
     """
 
     eps: float = 1e-5
@@ -177,13 +192,13 @@ class Norm(nn.Module):
 
 
 def max_pool2(x: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
-    """Largest value of each 2x2 block; an odd last row or column is dropped, as in PyTorch."""
+    """Maximum of each 2x2 block, without an odd last row or column, as in PyTorch."""
     h, w, c = x.shape
     return x[: h // 2 * 2, : w // 2 * 2].reshape(h // 2, 2, w // 2, 2, c).max((1, 3))
 
 
 def upsample2(x: Float[Array, "h w c"], mode: str = "bilinear") -> Float[Array, "2*h 2*w c"]:
-    """Twice the size: "bilinear" with half-pixel centers (PyTorch's align_corners=False) or "nearest"."""
+    """Double the sides: "bilinear" with half-pixel centers (PyTorch's align_corners=False) or "nearest"."""
     h, w, c = x.shape
     if mode == "nearest":
         return jnp.broadcast_to(x[:, None, :, None], (h, 2, w, 2, c)).reshape(2 * h, 2 * w, c)

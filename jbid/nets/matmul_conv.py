@@ -1,7 +1,6 @@
-"""Strided convolutions of batches and their adjoints as matrix products.
+"""Strided convolutions and their adjoints as matrix products, with a leading batch axis.
 
-XLA's CPU backend runs the gradients of these several times faster than those of its own strided convolutions, and in
-loops as well. A leading batch axis, for networks with statistics over it and for training on many images.
+XLA's CPU backend computes the gradients of matrix products several times faster than those of strided convolutions.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array, "n a b k k c"]:
-    """The k x k windows of x, zero-padded by p, at every s-th pixel; columns before rows in the two window axes."""
+def _extract_windows(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array, "n a b k k c"]:
+    """Windows k x k of x, zero-padded by p, at every s-th pixel; columns before rows in the two window axes."""
     x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
     for axis in (1, 2):
         n = (x.shape[axis] - k) // s + 1
@@ -24,7 +23,14 @@ def _unfolded(x: Float[Array, "n h w c"], k: int, s: int, p: int) -> Float[Array
 
 
 class _Windowed(nn.Module):
-    """Common parts of a convolution over square windows and its adjoint."""
+    """Common part of a convolution over square windows and its adjoint.
+
+    Attributes:
+        features: channels of the output.
+        size, stride, padding: side of the windows, pixels between them, and zeros around the image.
+        bias: adds a bias.
+        weight_init: initializer of the weights.
+    """
 
     features: int
     size: int
@@ -33,26 +39,26 @@ class _Windowed(nn.Module):
     bias: bool = False
     weight_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
-    def _biased(self, y: Array) -> Array:
+    def _add_bias(self, y: Array) -> Array:
         return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
 
 
 class Convolution(_Windowed):
-    """Correlation over an image zero-padded by `padding`, as one matrix product; its gradients are products too."""
+    """Correlation over a zero-padded image, as one matrix product; its gradients are matrix products too."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
         c = x.shape[-1]
         weight = self.param("weight", self.weight_init, (self.size, self.size, c, self.features))
-        windows = _unfolded(x, self.size, self.stride, self.padding)
+        windows = _extract_windows(x, self.size, self.stride, self.padding)
         shape = windows.shape[:3]
         # windows hold columns before rows
         y = windows.reshape(-1, self.size**2 * c) @ weight.swapaxes(0, 1).reshape(-1, self.features)
-        return self._biased(y.reshape(*shape, self.features))
+        return self._add_bias(y.reshape(*shape, self.features))
 
 
 class Transposed(_Windowed):
-    """The adjoint of `Convolution`: out[p] = sum_q w[p - s q] x[q], side s (h - 1) + k - 2 p."""
+    """Adjoint of `Convolution`: out[p] = sum_q w[p - s q] x[q], with side s (h - 1) + k - 2 p."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n H W features"]:
@@ -62,4 +68,4 @@ class Transposed(_Windowed):
         taps = weight.transpose(2, 1, 0, 3).reshape(c, -1)
         windows = (x.reshape(-1, c) @ taps).reshape(n, h, w, k, k, self.features)
         out = jax.ShapeDtypeStruct((n, s * (h - 1) + k - 2 * p, s * (w - 1) + k - 2 * p, self.features), x.dtype)
-        return self._biased(jax.linear_transpose(partial(_unfolded, k=k, s=s, p=p), out)(windows)[0])
+        return self._add_bias(jax.linear_transpose(partial(_extract_windows, k=k, s=s, p=p), out)(windows)[0])

@@ -1,4 +1,4 @@
-"""Fully connected kernel networks with PyTorch's default initialization."""
+"""Fully connected kernel network with PyTorch's default initialization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jbid.nets.layers import torch_uniform
 
 
 class Linear(nn.Module):
-    """x W + b with W, b ~ U(-1/sqrt(n), 1/sqrt(n)), n the input's length."""
+    """Linear layer x W + b with W, b ~ U(-1/sqrt(n), 1/sqrt(n)) for inputs of length n."""
 
     features: int
 
@@ -25,10 +25,13 @@ class Linear(nn.Module):
 
 
 class KernelMLP(nn.Module):
-    """A kernel on the simplex: softmax of a fully connected network with ReLU6 between its layers.
+    """Kernel on the simplex: softmax of a fully connected network with ReLU6 between its layers.
 
-    SelfDeblur's G_k has hidden (1000,); () is its ablation without a hidden layer, (1000, 1000) the one with an extra
-    hidden layer (its width is not published).
+    SelfDeblur's G_k has one hidden layer of 1000 units. Its ablations have none, or a second one of unpublished width.
+
+    Attributes:
+        shape: rows and columns of the kernel.
+        hidden: units of each hidden layer.
     """
 
     shape: tuple[int, int]

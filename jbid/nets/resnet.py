@@ -1,7 +1,7 @@
-"""The initializer of GKPILE: a ResNet-18 that reads the kernel's latent code off a blurred image.
+"""Learned initializer of GKPILE: a ResNet-18 that estimates the latent of the kernel from a blurred image.
 
-Zhang et al., ECCV 2024; the network is He et al.'s (CVPR 2016, Table 1) for images of one channel. As in
-`jbid.nets.dcgan` there is a leading batch axis, for the batch norms in training.
+Zhang et al., ECCV 2024; the network is He et al.'s (CVPR 2016, Table 1) for images of one channel. It takes a leading
+batch axis, because its batch norms have statistics over it in training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jbid.nets.kernel_gan import LATENT
 from jbid.nets.layers import torch_uniform
 
-# He et al. 2015, by the fan out, as torchvision initializes
+# initialization of torchvision (He et al. 2015)
 _he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -24,7 +24,7 @@ def _conv(features: int, size: int, stride: int = 1) -> nn.Conv:
 
 
 class _Block(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), with ReLU; where the size changes, x goes through a 1x1 convolution."""
+    """Residual block relu(x + norm(conv(relu(norm(conv(x)))))); a 1x1 convolution adapts x if the size changes."""
 
     features: int
     stride: int
@@ -40,9 +40,10 @@ class _Block(nn.Module):
 
 
 class KernelEncoder(nn.Module):
-    """z = E(y): the code in 100 dimensions of the kernel of blurred images, luma in [0, 1], of any size.
+    """Latent z = E(y) of the kernel, in 100 dimensions, from blurred luma (n, h, w) in [0, 1] of any size.
 
-    `width` is the number of channels of the first of four stages, 64 in the paper; it doubles from stage to stage.
+    Attributes:
+        width: channels of the first of four stages, 64 in the paper; each stage doubles them.
     """
 
     width: int = 64

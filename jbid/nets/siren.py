@@ -1,4 +1,4 @@
-"""Sinusoidal representation networks: an image as a function of its coordinates."""
+"""Sinusoidal representation network: an image as a function of its coordinates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from jaxtyping import Array, Float
 
 
 class Siren(nn.Module):
-    """k(p) = sigmoid(w^T s_L + b), s_l = sin(omega_l (W_l s_{l-1} + b_l)), s_0 = p: coordinates (.., 2) -> values (..).
+    """Values k(p) = sigmoid(w^T s_L + b) with s_l = sin(omega_l (W_l s_{l-1} + b_l)) and s_0 = p.
 
-    Initialized as Sitzmann et al. 2020 do (section 3.2): W_1 ~ U(-1/n, 1/n), the others U(-sqrt(6/n) / omega, ..), n
-    the number of inputs, biases as PyTorch's; omega_1 is `first_omega`, the others are `omega`. Only `mean` is ours:
-    the sigmoid of the last bias is `mean` at first. With a mean of one over the number of pixels, an untrained kernel
-    sums to about one, and not to half its pixels.
+    Coordinates p (..., 2) give values (...) in (0, 1). The initialization is that of Sitzmann et al. 2020 (section
+    3.2): W_1 ~ U(-1/n, 1/n) and W_l ~ U(-sqrt(6/n) / omega, sqrt(6/n) / omega) for n inputs, and PyTorch's for the
+    biases. Only `mean` is an addition: with the inverse of the number of pixels, an untrained kernel sums to about one.
+
+    Attributes:
+        width: units of each layer.
+        layers: number of sine layers.
+        omega: omega_l of all layers but the first.
+        first_omega: omega_1.
+        mean: sigmoid of the initial b.
     """
 
     width: int = 256
-    layers: int = 2  # with sine
+    layers: int = 2
     omega: float = 30.0
     first_omega: float = 30.0
     mean: float = 0.5

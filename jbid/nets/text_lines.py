@@ -1,7 +1,7 @@
-"""A generator of lines of typewritten text, and the encoder that it is trained with as a variational autoencoder.
+"""Generator of lines of typewritten text and its encoder, which make up a variational autoencoder.
 
-Both are one-dimensional residual networks over the places of a line, `PLACE` pixels wide and one letter each. Letters
-that are not side by side have nothing to do with one another, and a place's pixels are one matrix product.
+Both are one-dimensional residual networks over the letters of a line, each of which is `PLACE` pixels wide. One matrix
+product makes all pixels of a letter.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-PLACE = 12  # pixels of a line to one letter
-LATENT = 12
-HEIGHT = 32  # pixels of a line
-PAPER, INK = (0.75, 1.0), (0.0, 0.25)  # the grays that a line may have
+PLACE = 12  # pixels; width of a letter
+LATENT = 12  # dimensions of the latent of a letter
+HEIGHT = 32  # pixels; height of a line
+PAPER, INK = (0.75, 1.0), (0.0, 0.25)  # ranges of the gray levels
 _he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-_small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # blocks begin near the identity
+_small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # makes untrained blocks close to the identity
 
 
 class Latents(NamedTuple):
-    """Latents of a line, N(0, I): 12 dimensions for each letter, and the levels of paper and ink."""
+    """Latents of a line with the prior N(0, I).
+
+    Attributes:
+        letters: of each letter.
+        levels: of the gray levels of paper and ink.
+    """
 
     letters: Float[Array, "*b n 12"]
     levels: Float[Array, "*b 2"]
 
 
 class _Residual(nn.Module):
-    """`depth` blocks x + conv(gelu(conv(norm(x)))) over the places, after a first convolution."""
+    """Convolution over the letters, then `depth` blocks x + conv(gelu(conv(norm(x))))."""
 
     width: int
     depth: int
@@ -44,10 +49,14 @@ class _Residual(nn.Module):
 
 
 class LineDecoder(nn.Module):
-    """x = D(v): a line (32, 12 n) of n letters in [0, 1], paper + (ink - paper) m, with a mask m of the letters.
+    """Lines x = D(v) of n letters, (32, 12 n) in [0, 1]: paper + (ink - paper) m with a mask m of the letters.
 
-    The levels go to grays by the normal distribution function, so that N(0, 1) is evenly spread between `PAPER`'s and
-    `INK`'s limits, as the rendered lines' grays are.
+    The normal distribution function maps the latents of the levels to the ranges `PAPER` and `INK`. So N(0, 1) gives
+    evenly distributed gray levels, like those of the rendered lines.
+
+    Attributes:
+        width: channels of the residual network.
+        depth: number of its blocks.
     """
 
     width: int = 192
@@ -65,7 +74,12 @@ class LineDecoder(nn.Module):
 
 
 class LineEncoder(nn.Module):
-    """Mean and logarithm of the deviation of the latents q(v | x) = N(mean, deviation^2) of lines."""
+    """Mean and log standard deviation of the latents q(v | x) = N(mean, deviation^2) of lines.
+
+    Attributes:
+        width: channels of the residual network.
+        depth: number of its blocks.
+    """
 
     width: int = 192
     depth: int = 2
@@ -76,6 +90,6 @@ class LineEncoder(nn.Module):
         x = (lines - 0.5).reshape(b, h, w // PLACE, PLACE).swapaxes(1, 2).reshape(b, w // PLACE, h * PLACE)
         x = _Residual(self.width, self.depth)(x)
         levels = nn.Dense(4)(nn.gelu(nn.Dense(32)(x.mean(1))))
-        told = (nn.Dense(2 * LATENT)(x), levels)
-        mean, log = zip(*(jnp.split(part, 2, -1) for part in told))
-        return Latents(*mean), Latents(*(jnp.clip(part - 1, -6, 3) for part in log))
+        outputs = (nn.Dense(2 * LATENT)(x), levels)
+        means, logs = zip(*(jnp.split(output, 2, -1) for output in outputs))
+        return Latents(*means), Latents(*(jnp.clip(log - 1, -6, 3) for log in logs))
