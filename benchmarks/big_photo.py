@@ -1,8 +1,8 @@
-"""How long a photo of many megapixels takes, how much memory, and whether its tiles can be seen.
+"""Time and memory of a photo of many megapixels, and the visibility of its tiles.
 
     python -m benchmarks.big_photo --megapixels 12 --out big.json
 
-A synthetic photo (a mosaic of parts of scikit-image's pictures) is blurred, stored as PNG and given to
+A synthetic photo (a mosaic of parts of scikit-image's images) is blurred, stored as PNG and given to
 `python -m jbid deblur --preset instant` in a process of its own. Tile borders are measured on a part of the photo that
 is small enough to be restored at once, with the kernel found: the largest difference away from the border.
 """
@@ -71,7 +71,7 @@ def main() -> None:
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        told = json.loads((Path(folder) / "out" / "big.json").read_text())
+        report = json.loads((Path(folder) / "out" / "big.json").read_text())
         restored = read_image(Path(folder) / "out" / "big_sharp.png")
         found = read_kernel(Path(folder) / "out" / "big_kernel.png")
     half = KERNEL // 2
@@ -86,9 +86,9 @@ def main() -> None:
         "pixels": [blurred.shape[1], blurred.shape[0]],
         "seconds": round(seconds, 1),
         "peak_resident_gib": round(peak, 2),
-        "kernel_size": max(told["kernel_size"]),
+        "kernel_size": max(report["kernel_size"]),
         "true_kernel_size": KERNEL,
-        "region": told["region"],
+        "region": report["region"],
         "psnr_blurred_part": scores[0],
         "psnr_restored_part": scores[1],
         "tiles_largest_difference_in_255": float(np.abs(tiled - whole)[inner].max() * 255),

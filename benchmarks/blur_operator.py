@@ -1,16 +1,16 @@
-"""How well does a trained operator transfer a blur, and how well can it express one it has never seen?
+"""Blur transfer by a trained operator, and its fit to blurs that it has never seen.
 
     python -m benchmarks.blur_operator --data DIR --out blur_operator.json
     python -m benchmarks.blur_operator --data DIR --only transfer --weights runs/levin/weights --out levin.json
 
 Transfer (Tran et al. 2021, Table 1, Eq. 8, in small): Kodak's photos are sources S and targets T, the kernels Levin's;
 PSNR of F(T, G(S, k * S)) against k * T for each kernel, beside that of T itself, of centers of `--side` pixels; of the
-pixels that depend on nothing outside the picture, and of the whole picture, whose border cannot be known. Each photo is
+pixels that depend on nothing outside the image, and of the whole image, whose border cannot be known. Each photo is
 the source for the `--targets` photos that follow it.
 
 Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
 Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
-and of x. Each part is kept as it is done; --resume goes on. Beside --out lies a picture then: the blur of one of
+and of x. Each part is kept as it is done; --resume goes on. Beside --out lies an image then: the blur of one of
 GoPro's pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
 """
 
@@ -28,8 +28,8 @@ import optax
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.script import Parser, json_file, run_script
 from jbid import losses
-from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import levin
 from jbid.data.crops import rgb
 from jbid.data.pairs import find_pairs
@@ -49,7 +49,7 @@ SHOWN = 6  # pair whose blur is put on photos
 
 
 def gopro_pairs(data: Path) -> list[tuple[Path, Path]]:
-    """Files of the eight sharp and blurred test pictures of GoPro's. Raises ValueError where they are not there."""
+    """Files of the eight sharp and blurred test images of GoPro's. Raises ValueError where they are not there."""
     pairs = find_pairs(data / "gopro" / "pairs")
     if len(pairs) < 8:
         raise ValueError(f"{data}: expected gopro/pairs with eight pairs, X_sharp.png and X_blur.png, in it")
@@ -71,15 +71,15 @@ def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
         sharp = [crop_center_square(x, side) for x in sharp]
         half = kernel.shape[0] // 2
         inner = (slice(half, -half), slice(half, -half))
-        told: dict[str, list[float]] = {"transferred": [], "sharp": [], "transferred, whole": [], "sharp, whole": []}
+        report: dict[str, list[float]] = {"transferred": [], "sharp": [], "transferred, whole": [], "sharp, whole": []}
         for i in tqdm(range(len(sharp)), desc=path.stem, unit="photo", dynamic_ncols=True):
             code = extract_code(of, sharp[i], blurred[i])
             for j in range(1, targets + 1):
                 t = (i + j) % len(sharp)
                 for name, shown in (("transferred", apply_code(of, sharp[t], code)), ("sharp", sharp[t])):
-                    told[name].append(psnr(shown[inner], blurred[t][inner]))
-                    told[f"{name}, whole"].append(psnr(shown, blurred[t]))
-        rows.append({"kernel": path.stem, **{name: float(np.mean(values)) for name, values in told.items()}})
+                    report[name].append(psnr(shown[inner], blurred[t][inner]))
+                    report[f"{name}, whole"].append(psnr(shown, blurred[t]))
+        rows.append({"kernel": path.stem, **{name: float(np.mean(values)) for name, values in report.items()}})
     return rows
 
 
@@ -102,8 +102,8 @@ def retrieval(of: Operator, data: Path, side: int, steps: int, rate: float) -> l
         code, state = jnp.asarray(first), tx.init(jnp.asarray(first))
         for _ in tqdm(range(steps), desc=sharp.stem, unit="step", dynamic_ncols=True):
             code, state = one(code, state, jnp.asarray(x), jnp.asarray(y))
-        told = {"retrieved": apply_code(of, x, np.asarray(code)), "by G": apply_code(of, x, first), "sharp": x}
-        rows.append({"pair": sharp.stem.removesuffix("_sharp"), **{k: psnr(v, y) for k, v in told.items()}})
+        report = {"retrieved": apply_code(of, x, np.asarray(code)), "by G": apply_code(of, x, first), "sharp": x}
+        rows.append({"pair": sharp.stem.removesuffix("_sharp"), **{k: psnr(v, y) for k, v in report.items()}})
     return rows
 
 
@@ -123,12 +123,12 @@ def transferred(of: Operator, data: Path, side: int, path: Path) -> None:
 def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     of = operator("operator", args.weights)
-    said = {"weights": weights.checksums(args.weights)["operator.npz"], "side": args.side}
-    said |= {"targets": args.targets, "steps": args.steps, "rate": args.rate}
+    setup = {"weights": weights.checksums(args.weights)["operator.npz"], "side": args.side}
+    setup |= {"targets": args.targets, "steps": args.steps, "rate": args.rate}
     make_folder(args.out.parent)
-    told = read_resumable(args.out, said, args.resume) or {
+    report = read_resumable(args.out, setup, resume=args.resume) or {
         "benchmark": "blur_operator",
-        "settings": said,
+        "settings": setup,
         **versions_and_device(),
     }
     parts = {
@@ -138,16 +138,16 @@ def run_all(args: argparse.Namespace) -> int:
     for name, part in parts.items():
         if args.only not in (None, name):
             continue
-        told[name] = told.get(name) or part()
-        write_json(args.out, told)
-        rows = told[name]
+        report[name] = report.get(name) or part()
+        write_json(args.out, report)
+        rows = report[name]
         numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
         mean = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
         print(tabulate([*rows, {next(iter(rows[0])): "mean", **mean}], headers="keys", floatfmt=".2f"))
     if args.only != "transfer":
-        picture = args.out.with_name(f"{args.out.stem}_transferred.png")
-        transferred(of, data, args.side, picture)
-        print(f"-> {picture}")
+        image = args.out.with_name(f"{args.out.stem}_transferred.png")
+        transferred(of, data, args.side, image)
+        print(f"-> {image}")
     print(f"-> {args.out}")
     return 0
 
@@ -165,7 +165,7 @@ def main() -> int:
     add("--resume", action="store_true", help="go on with --out")
     add("--out", type=json_file, default=Path("blur_operator.json"), metavar="FILE.json")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast do the methods come to a sharp picture (Zhang et al., ECCV 2024, Fig. 9 and Table 4; --spaces: Table 3)?
+"""Convergence of the methods (Zhang et al., ECCV 2024, Fig. 9 and Table 4; --spaces: Table 3).
 
     python -m benchmarks.convergence --data DIR --out convergence.json
 
 SelfDeblur from a random start in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
 ("average"), the edge-based start and the initializer; `quick` width, the learning rates falling to zero over the
 steps, the kernel's frame given, two seeds each. With --spaces: w, z and z with the generator's weights, from
-the edge-based start. Eight of Levin's pictures and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
-protocol) is that of the network's own image every 20 steps, and at the end also that of `finish` with its kernel; means
-over pictures and seeds, last iterate. Each run is kept as it is done; --resume goes on.
+the edge-based start. Eight of Levin's images and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
+protocol) is that of the network's own image every 20 steps, and at the end also that of a deconvolution with its kernel; means
+over images and seeds, last iterate. Each run is kept as it is done; --resume goes on.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.script import Parser, json_file, run_script
 from benchmarks.stopping import NAMES as LEVIN
-from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai, levin
 from jbid.data.synthetic import crop_center_square
 from jbid.deconvolution.tiled import deconvolve_tiled
@@ -34,8 +34,7 @@ from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.pipeline.config import Config, build, resolve
 from jbid.pipeline.prepare import prepare
-from jbid.pipeline.resume import identity
-from jbid.pipeline.solve import initial_kernels
+from jbid.pipeline.resume import run_identity
 from jbid.runtime.compile import jit
 from jbid.runtime.environment import versions_and_device
 
@@ -45,23 +44,23 @@ NARROW: dict[str, Any] = dict(channels=32, schedule="cosine", finish=False, patc
 GKPILE: dict[str, Any] = dict(method="gkpile", steps=200, ssim_from=40, **NARROW)
 CURVES: dict[str, dict[str, Any]] = {
     "selfdeblur, random": dict(
-        method="selfdeblur", steps=500, start="random", ssim_from=100, kernel_net="mlp", kernel_lr=5e-4, **NARROW
+        method="selfdeblur", steps=500, init="random", ssim_from=100, kernel_net="mlp", kernel_lr=5e-4, **NARROW
     ),
-    "gkpile, random": GKPILE | dict(start="random"),
-    "gkpile, average": GKPILE | dict(start="uniform", kernel_hold=0),
-    "gkpile, edges": GKPILE | dict(start="edges"),
-    "gkpile, encoder": GKPILE | dict(start="encoder"),
+    "gkpile, random": GKPILE | dict(init="random"),
+    "gkpile, average": GKPILE | dict(init="uniform", kernel_hold=0),
+    "gkpile, edges": GKPILE | dict(init="edges"),
+    "gkpile, learned": GKPILE | dict(init="learned"),
 }
-SPACES = {f"gkpile in {space}": GKPILE | dict(start="edges", space=space) for space in ("w", "z", "z_theta")}
+SPACES = {f"gkpile in {space}": GKPILE | dict(init="edges", space=space) for space in ("w", "z", "z_theta")}
 
 
 def curve(item: levin.Item, settings: Config) -> dict[str, Any]:
-    """PSNR of each seed's own image along the way, and at the end that of `finish` with its kernel."""
+    """PSNR of each seed's own image along the way, and at the end that of a deconvolution with its kernel."""
     size = max(item.kernel.shape) | 1
     task = prepare(item.blurred, settings._replace(kernel_size=size))
     method = over_seeds(build(settings, task.kernel_shape, 1))
     observed = jnp.asarray(task.observed)
-    starts = jnp.asarray(initial_kernels(task, SEEDS)) if task.starts else None
+    starts = jnp.asarray(task.kernels_of_seeds(SEEDS)) if task.initial_kernels else None
     state = jit(method.init)(jax.vmap(jax.random.key)(jnp.arange(SEEDS)), observed, starts)
     step = jit(method.step, donate_argnums=0)
     restore = jit(lambda state, y: method.restore(method.estimate(state), y))
@@ -74,13 +73,13 @@ def curve(item: levin.Item, settings: Config) -> dict[str, Any]:
             psnr.append([align(np.asarray(x)[..., 0], truth).psnr for x in now.image])
         if t < settings.steps:
             state, _ = step(state, observed, jnp.asarray(t))
-    gray = luma(task.picture)
-    finished = [align(deconvolve_tiled(gray, np.asarray(k))[..., 0], truth).psnr for k in now.kernel]
-    return {"size": task.kernel_shape[0], "true_size": size, "at": at, "psnr": psnr, "finished": finished}
+    gray = luma(task.image)
+    deconvolved = [align(deconvolve_tiled(gray, np.asarray(k))[..., 0], truth).psnr for k in now.kernel]
+    return {"size": task.kernel_shape[0], "true_size": size, "at": at, "psnr": psnr, "deconvolved": deconvolved}
 
 
 def items(data: Path | None, which: list[str]) -> list[levin.Item]:
-    """Levin's pictures, and the centers of Lai's."""
+    """Levin's images, and the centers of Lai's."""
     found = levin.load(data, [name for name in which if name in levin.NAMES])
     for item in lai.load(data, [name for name in which if name not in levin.NAMES]):
         found.append(
@@ -100,19 +99,19 @@ def run_all(args: argparse.Namespace) -> int:
             continue
         settings = resolve([(name, values)])
         for item in items(args.data, args.only):
-            mark = identity(settings, item.blurred)
+            mark = run_identity(settings, item.blurred)
             kept = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{item.name}.json"
             row = read_json(kept) if args.resume else {}
             if row.get("identity") != mark:
                 row = {"variant": name, "name": item.name, "identity": mark, **curve(item, settings)}
                 write_json(kept, row)
             rows.append(row)
-            print(f"{name}, {item.name}: {np.mean(row['psnr'][-1]):.2f} dB, finished {np.mean(row['finished']):.2f}")
+            print(f"{name}, {item.name}: {np.mean(row['psnr'][-1]):.2f} dB, deconvolved {np.mean(row['deconvolved']):.2f}")
     summary = []
     for name in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == name]
         psnr = np.mean([np.mean(row["psnr"], 1) for row in mine], 0)
-        of = {"pictures": len(mine), "finished": float(np.mean([row["finished"] for row in mine]))}
+        of = {"images": len(mine), "deconvolved": float(np.mean([row["deconvolved"] for row in mine]))}
         by_size = {
             f"size {s}": float(np.mean([row["psnr"][-1] for row in mine if row["size"] == s]))
             for s in sorted({row["size"] for row in mine})
@@ -136,7 +135,7 @@ def plot(path: Path, rows: list[dict]) -> None:
         mine = [row for row in rows if row["variant"] == name]
         axis.plot(mine[0]["at"], np.mean([np.mean(row["psnr"], 1) for row in mine], 0), label=name)
     axis.set_xlabel("step")
-    axis.set_ylabel("PSNR (dB), mean of pictures and seeds")
+    axis.set_ylabel("PSNR (dB), mean of images and seeds")
     axis.legend()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
@@ -145,7 +144,7 @@ def plot(path: Path, rows: list[dict]) -> None:
 def main() -> int:
     parser = Parser("python -m benchmarks.convergence", description=__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/ and lai/ (default: $JBID_DATA)")
-    parser.add_argument("--only", nargs="+", default=[*LEVIN, *LAI], metavar="NAME", help="pictures (default: twelve)")
+    parser.add_argument("--only", nargs="+", default=[*LEVIN, *LAI], metavar="NAME", help="images (default: twelve)")
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help="some of the variants only, as the report names them"
     )
@@ -153,7 +152,7 @@ def main() -> int:
     parser.add_argument("--out", type=json_file, default=Path("convergence.json"), metavar="FILE.json")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the folder beside --out")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the design choices that decide speed are worth on this machine.
+"""Worth of the design choices that decide speed on this machine.
 
     python -m benchmarks.design_choices --out benchmarks/results/design_choices_cpu.json
 
 Each question compares ways of computing the same thing, compiled, in alternating rounds of one process; the best round
-of each counts. Sizes are those of Levin's images (latent 275x275) at 32 channels unless said otherwise.
+of each counts. Sizes are those of Levin's images (latent 275x275) at 32 channels unless setup otherwise.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def questions(channels: int) -> dict[str, dict]:
     def blur_gradient(method):
         return jit(jax.grad(lambda x, k: jnp.sum(blur(x, k, method=method) ** 2), (0, 1)))
 
-    picture = jax.random.uniform(jax.random.key(2), (H, H, 1))
+    image = jax.random.uniform(jax.random.key(2), (H, H, 1))
     single, grouped = gradients(layers._correlation(1, 0)), gradients(jax.vmap(lax_conv))
     separate = gradients(jax.vmap(layers._correlation(1, 0)))
     found = {
@@ -104,7 +104,7 @@ def questions(channels: int) -> dict[str, dict]:
     for size in (3, 5, 7, 11, 21, 55):
         kernel = jnp.ones((size, size)) / size**2
         found[f"blur {size}x{size}, gradients"] = {
-            method: of(blur_gradient(method), picture, kernel) for method in ("direct", "fft")
+            method: of(blur_gradient(method), image, kernel) for method in ("direct", "fft")
         }
     return found
 

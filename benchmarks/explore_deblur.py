@@ -1,16 +1,16 @@
-"""Where is a learned blur operator better than a convolution, and an image manifold better than a deep image prior?
+"""Comparison of a learned blur operator with a convolution, and of an image manifold with a deep image prior.
 
     python -m benchmarks.explore_deblur --data DIR --out explore_deblur.json
 
 deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centers of 256 pixels:
 `explore`, joint and alternating, beside `selfdeblur` and the start alone, each with its `quick` preset: PSNR and SSIM
-of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first picture's with compilation).
+of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first image's with compilation).
 models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
 models of the blur: a convolution, a fixed bicubic reduction, the learned operator.
 lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of
 lines (configs/explore_lines.toml) beside `selfdeblur` and the start alone.
 
-Each answer is kept as it is done; --resume goes on. Pictures and plots lie beside --out.
+Each answer is kept as it is done; --resume goes on. Images and plots lie beside --out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.blur_operator import gopro_pairs
-from jbid.cli.main import Parser, guarded, json_file
+from benchmarks.script import Parser, json_file, run_script
 from jbid.data import levin
 from jbid.data.synthetic import crop_center_square
 from jbid.data.text_lines import line
@@ -43,7 +43,7 @@ from jbid.ops.color import luma
 from jbid.ops.conv import blur
 from jbid.pipeline.config import build, read_config, resolve
 from jbid.pipeline.prepare import prepare
-from jbid.pipeline.resume import identity, read_resumable
+from jbid.pipeline.resume import read_resumable, run_identity
 from jbid.pipeline.solve import solve
 from jbid.runtime.environment import versions_and_device
 
@@ -71,7 +71,7 @@ class Case(NamedTuple):
     blurred: np.ndarray
 
 
-def pictures(data: Path) -> list[Case]:
+def images(data: Path) -> list[Case]:
     """Two of GoPro's pairs, and two photos of Kodak's blurred with Levin's kernels."""
     found = []
     for sharp, blurred in gopro_pairs(data)[1:8:4]:
@@ -103,16 +103,16 @@ def deblurred(case: Case, values: dict[str, Any]) -> tuple[dict[str, float], np.
 def compared(cases: list[Case], methods: dict[str, dict], folder: Path, resume: bool) -> list[dict]:
     """A row for each case and method; a panel for each case: blurred, the methods' answers, sharp."""
     rows = []
-    for case in tqdm(cases, unit="picture", dynamic_ncols=True):
+    for case in tqdm(cases, unit="image", dynamic_ncols=True):
         shown = [case.blurred]
         rows.append({"name": case.name, "method": "blurred", **scored(case.blurred, case.sharp)})
         for name, values in methods.items():
             kept = folder / f"{case.name}_{name}.json".replace(",", "").replace(" ", "_")
-            mark = identity(resolve([("", values)]), case.blurred)
+            mark = run_identity(resolve([("", values)]), case.blurred)
             row = read_json(kept) if resume else {}
             if row.get("identity") != mark:
-                told, image = deblurred(case, values)
-                row = {"name": case.name, "method": name, **told, "identity": mark}
+                report_, image = deblurred(case, values)
+                row = {"name": case.name, "method": name, **report_, "identity": mark}
                 write_image(kept.with_suffix(".png"), image)
                 write_json(kept, row)
             rows.append(row)
@@ -130,7 +130,7 @@ def lines(count: int) -> list[Case]:
     for i in range(count):
         rng = np.random.default_rng([31, i])
         wide = line(rng, LINE, held_out=True)
-        # what lies beyond the line is its edge, as for a picture that was cut out
+        # what lies beyond the line is its edge, as for an image that was cut out
         padded = np.pad(wide, ((15, 15), (15, 15), (0, 0)), mode="edge")
         blurred = np.asarray(blur(jnp.asarray(padded), jnp.asarray(kernels[i])))
         noisy = np.clip(blurred + 0.02 * rng.standard_normal(blurred.shape), 0, 1).astype(np.float32)
@@ -142,13 +142,13 @@ def models(case: Case, steps: int) -> list[dict]:
     """The data term over the steps with each model of the blur, from a random start."""
     rows = []
     for name in tqdm(MODELS, unit="model", dynamic_ncols=True):
-        values = dict(method="explore", preset="quick", start="random", blur_model=name, steps=steps, image_lr=3e-3)
+        values = dict(method="explore", preset="quick", init="random", blur_model=name, steps=steps, image_lr=3e-3)
         # the data term alone
         settings = resolve([("", values | dict(sparse_weights=[0.0, 0.0], kernel_weights=[0.0, 0.0]))])
         method = build(settings, 31, 3)
         result = run(method, jax.random.key(0), jnp.asarray(case.blurred), steps)
         at = list(range(0, steps, CHUNK))
-        image = np.asarray(result.restored.image)
+        image = np.asarray(result.output.image)
         rows.append(
             {
                 "model": name,
@@ -180,35 +180,35 @@ def plot(path: Path, rows: list[dict], name: str) -> None:
 def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     folder = make_folder(args.out.parent / args.out.stem)
-    said = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
-    told = read_resumable(args.out, said, args.resume) or {
+    setup = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
+    report_ = read_resumable(args.out, setup, resume=args.resume) or {
         "benchmark": "explore_deblur",
-        "settings": said,
+        "settings": setup,
         **versions_and_device(),
     }
 
     def chosen() -> list[Case]:
-        known = {case.name: case for case in pictures(data)}
-        if unknown := set(args.pictures or ()) - set(known):
-            raise ValueError(f"no such picture: {', '.join(unknown)}; there are: {'; '.join(known)}")
-        return [case for name, case in known.items() if name in (args.pictures or known)]
+        known = {case.name: case for case in images(data)}
+        if unknown := set(args.images or ()) - set(known):
+            raise ValueError(f"no such image: {', '.join(unknown)}; there are: {'; '.join(known)}")
+        return [case for name, case in known.items() if name in (args.images or known)]
 
     on_lines = ON_LINES | {"manifold of lines": read_config(MANIFOLD)}
     parts = {
         "deblur": lambda: compared(chosen(), METHODS, folder, args.resume),
-        "models": lambda: models(pictures(data)[0], args.steps),
+        "models": lambda: models(images(data)[0], args.steps),
         "lines": lambda: compared(lines(args.lines), on_lines, folder, args.resume),
     }
     for name, part in parts.items():
         if args.only not in (None, name):
             continue
-        if name != "models" or name not in told:
-            told[name] = part()
-        write_json(args.out, told)
-        rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in told[name]]
+        if name != "models" or name not in report_:
+            report_[name] = part()
+        write_json(args.out, report_)
+        rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report_[name]]
         print(tabulate(rows, headers="keys", floatfmt=".3f"))
         if name == "models":
-            plot(args.out.with_name(f"{args.out.stem}_models.png"), told[name], pictures(data)[0].name)
+            plot(args.out.with_name(f"{args.out.stem}_models.png"), report_[name], images(data)[0].name)
         else:
             methods = dict.fromkeys(row["method"] for row in rows)
             means = [
@@ -231,13 +231,13 @@ def main() -> int:
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="holds gopro/, levin/ and sharp/ (default: $JBID_DATA)")
     add("--only", choices=("deblur", "models", "lines"), help="one part alone")
-    add("--pictures", nargs="+", metavar="NAME", help="some of those of deblur alone, as the report names them")
+    add("--images", nargs="+", metavar="NAME", help="some of those of deblur alone, as the report names them")
     add("--steps", type=int, default=300, metavar="N", help="of models (default 300)")
     add("--lines", type=int, default=10, metavar="N", help="lines of text (default 10)")
     add("--resume", action="store_true", help="go on with --out")
     add("--out", type=json_file, default=Path("explore_deblur.json"), metavar="FILE.json")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,12 @@ import numpy as np
 from skimage.morphology import skeletonize
 from tabulate import tabulate
 
-from jbid.cli.main import Parser, guarded, json_file
+from benchmarks.script import Parser, json_file, run_script
 from jbid.data import lai, levin
 from jbid.io.files import make_folder, write_json
-from jbid.io.images import read_kernel, write_image
+from jbid.io.images import image_grid, read_kernel, write_image
 from jbid.ops import motion
 from jbid.ops.kernels import place_kernel
-from jbid.pretrain.loop import grid
 from jbid.runtime.compile import jit
 from jbid.runtime.environment import versions_and_device
 
@@ -62,7 +61,7 @@ def recorded(data: str | None, kind) -> list[np.ndarray]:
 def run_all(args: argparse.Namespace) -> int:
     make_folder(args.out.parent)
     sets = {"Levin, recorded": recorded(args.data, levin), "Lai, recorded": recorded(args.data, lai)}
-    told: dict[str, dict] = {name: summary(kernels) for name, kernels in sets.items()}
+    report: dict[str, dict] = {name: summary(kernels) for name, kernels in sets.items()}
     shown = [place_kernel(k, SIZE) for k in sets["Levin, recorded"]]
     for name in motion.KERNEL_MODELS:
         made = jit(lambda key, name=name: motion.motion_kernels(key, SIZE, AT_ONCE, name))
@@ -70,15 +69,15 @@ def run_all(args: argparse.Namespace) -> int:
         began = time.perf_counter()
         for i in range(TIMED // AT_ONCE):
             made(jax.random.key(i)).block_until_ready()
-        told[name] = {**summary(some[:MEASURED]), "seconds": time.perf_counter() - began}
+        report[name] = {**summary(some[:MEASURED]), "seconds": time.perf_counter() - began}
         shown += list(some[:16])
     for kernel in sets["Lai, recorded"]:
         size = max(kernel.shape) | 1
-        told[f"Lai, {size} pixels"] = summary([kernel])
-        told[f"camera, {size} pixels"] = summary(np.asarray(motion.motion_kernels(jax.random.key(0), size, 300)))
-    write_json(args.out, {"kernels": TIMED, "size": SIZE, "models": told, **versions_and_device()})
-    write_image(args.out.with_suffix(".png"), grid(np.stack(shown), 16))
-    print(tabulate([{"kernels": name, **values} for name, values in told.items()], headers="keys", floatfmt=".2f"))
+        report[f"Lai, {size} pixels"] = summary([kernel])
+        report[f"camera, {size} pixels"] = summary(np.asarray(motion.motion_kernels(jax.random.key(0), size, 300)))
+    write_json(args.out, {"kernels": TIMED, "size": SIZE, "models": report, **versions_and_device()})
+    write_image(args.out.with_suffix(".png"), image_grid(np.stack(shown), 16))
+    print(tabulate([{"kernels": name, **values} for name, values in report.items()], headers="keys", floatfmt=".2f"))
     return 0
 
 
@@ -87,7 +86,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/ and lai/ (default: $JBID_DATA)")
     parser.add_argument("--out", type=json_file, default=Path("kernel_models.json"), metavar="FILE.json")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

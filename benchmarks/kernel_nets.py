@@ -1,8 +1,8 @@
-"""Which network learns a blur kernel's frequencies, and how fast (Zhuang et al., Fig. 12)?
+"""Kernel networks and the frequencies that they learn (Zhuang et al., Fig. 12).
 
     python -m benchmarks.kernel_nets --out kernel_nets.json
 
-A simulated motion kernel is fitted by each kernel network: directly, min ||k - k_hat||^2, and from a picture with the
+A simulated motion kernel is fitted by each kernel network: directly, min ||k - k_hat||^2, and from an image with the
 sharp image known, min mean (y - k_hat * x)^2. The frequency band error (`jbid.metrics.frequency_band_error`, five
 rings) is taken along the way. One seed; Adam at each of `--rates`, the best of which is drawn for each network. Each
 run is kept as it is done; --resume goes on.
@@ -21,13 +21,12 @@ import numpy as np
 import optax
 from skimage import data
 
-from jbid.cli.main import guarded, json_file
-from jbid.engine.generators import kernel_generator
+from benchmarks.script import json_file, run_script
+from jbid.engine.generators import kernel_prior
 from jbid.io.files import atomic_write, read_json, write_json
 from jbid.methods.robust import siren_kernel
 from jbid.metrics import frequency_band_error
 from jbid.nets.siren import Siren
-from jbid.nets.skip import Skip
 from jbid.ops.conv import blur
 from jbid.ops.motion import gaussian_process_kernel
 from jbid.runtime.compile import jit
@@ -47,8 +46,8 @@ def networks(size: int) -> dict:
         "SIREN": siren_kernel(shape, Siren(mean=mean), normalize=True),
         "SIREN, first omega 60": siren_kernel(shape, Siren(first_omega=60.0, mean=mean), normalize=True),
         "SIREN, sum free": siren_kernel(shape, Siren(), normalize=False),
-        "MLP": kernel_generator("mlp", shape, Skip, 0.0),
-        "DIP": kernel_generator("skip", shape, Skip, 0.0),
+        "MLP": kernel_prior("mlp", shape, noise=0.0),
+        "DIP": kernel_prior("skip", shape, noise=0.0),
     }
 
 
@@ -70,13 +69,13 @@ def fitted(generator, kernel, experiment: str, rate: float, steps: int, every: i
         return optax.apply_updates(params, updates), state
 
     apply = jit(lambda params: generator.apply(params, code, None))
-    carry, told = (params, tx.init(params)), {"at": [], "fbe": []}
+    carry, report = (params, tx.init(params)), {"at": [], "fbe": []}
     for t in range(steps + 1):
         if t % every == 0:
-            told["at"].append(t)
-            told["fbe"].append(frequency_band_error(np.asarray(apply(carry[0])), np.asarray(kernel)).tolist())
+            report["at"].append(t)
+            report["fbe"].append(frequency_band_error(np.asarray(apply(carry[0])), np.asarray(kernel)).tolist())
         carry = step(carry)
-    return told
+    return report
 
 
 def main() -> int:
@@ -87,28 +86,28 @@ def main() -> int:
     parser.add_argument("--out", type=json_file, default=Path("kernel_nets.json"))
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 def run_all(args: argparse.Namespace) -> int:
     kernel = gaussian_process_kernel(jax.random.key(3), args.size)
-    told: dict = {"benchmark": "kernel_nets", "size": args.size, "steps": args.steps, **versions_and_device()}
-    told["runs"] = []
+    report: dict = {"benchmark": "kernel_nets", "size": args.size, "steps": args.steps, **versions_and_device()}
+    report["runs"] = []
     if args.resume and args.out.exists():
         before = read_json(args.out)
         if (before["size"], before["steps"]) != (args.size, args.steps):
             raise ValueError(f"{args.out} has runs of {before['steps']} steps at size {before['size']}; choose another")
-        told["runs"] = before["runs"]
-    done = {(run["experiment"], run["network"], run["rate"]) for run in told["runs"]}
+        report["runs"] = before["runs"]
+    done = {(run["experiment"], run["network"], run["rate"]) for run in report["runs"]}
     found: dict = {}
     for experiment in EXPERIMENTS:
         for name, generator in networks(args.size).items():
             for rate in args.rates:
                 if (experiment, name, rate) not in done:
                     curve = fitted(generator, kernel, experiment, rate, args.steps, max(1, args.steps // 50))
-                    told["runs"].append({"experiment": experiment, "network": name, "rate": rate, **curve})
-                    write_json(args.out, told)
-            runs = [run for run in told["runs"] if (run["experiment"], run["network"]) == (experiment, name)]
+                    report["runs"].append({"experiment": experiment, "network": name, "rate": rate, **curve})
+                    write_json(args.out, report)
+            runs = [run for run in report["runs"] if (run["experiment"], run["network"]) == (experiment, name)]
             best = min(runs, key=lambda run: np.mean(run["fbe"][-1]))
             found.setdefault(experiment, {})[name] = best
             errors = ", ".join(f"{b} {v:.3f}" for b, v in zip(BANDS, best["fbe"][-1]))
@@ -125,10 +124,10 @@ def plot(path: Path, found: dict) -> None:
     figure = Figure(figsize=(16, 5.2), layout="constrained")
     axes = figure.subplots(2, 5, sharex=True, sharey="row")
     for row, (experiment, curves) in zip(axes, found.items()):
-        for axis, (name, told) in zip(row, curves.items()):
-            for band, values in zip(BANDS, np.transpose(told["fbe"])):
-                axis.plot(told["at"], values, label=band)
-            axis.set_title(f"{experiment}, {name}, rate {told['rate']:g}", fontsize=10)
+        for axis, (name, report) in zip(row, curves.items()):
+            for band, values in zip(BANDS, np.transpose(report["fbe"])):
+                axis.plot(report["at"], values, label=band)
+            axis.set_title(f"{experiment}, {name}, rate {report['rate']:g}", fontsize=10)
             axis.set_ylim(0, 1.5)
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("frequency band error")

@@ -1,4 +1,4 @@
-"""What do the pretrained generator and initializer know of kernels they were never trained on?
+"""Fit of the pretrained generator and initializer to kernels that they were never trained on.
 
     python -m benchmarks.kernel_prior --data DIR --out kernel_prior.json
 
@@ -6,10 +6,10 @@ Inversion: each recorded kernel of Levin and Lai that fits a generator's size is
 from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for the same kernel), for the initializer
 also by shifts of quarters of a pixel.
 
-Initializer: the kernel that it makes of a blurred picture, beside the mean of simulated kernels, the edge-based start
-with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the center of Lai's `uniform` pictures
+Initializer: the kernel that it makes of a blurred image, beside the mean of simulated kernels, the edge-based start
+with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the center of Lai's `uniform` images
 (`--side` pixels), and on the center of Kodak's photos blurred with four fresh simulated kernels each. Only the networks
-that are shipped are run. Each picture is kept as it is done; --resume goes on.
+that are shipped are run. Each image is kept as it is done; --resume goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from jbid.cli.main import Parser, guarded, json_file
+from benchmarks.script import Parser, json_file, run_script
 from jbid.data import lai, levin
 from jbid.data.synthetic import MIXED, crop_center_square
 from jbid.io import weights
@@ -65,7 +65,7 @@ def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float
     """Similarity of each recorded kernel's inversion, by space."""
     folders = [(kind, kind.root(data) / "kernels") for kind in (levin, lai)]
     kernels = {f"{f.parent.name} {p.stem}": read_kernel(p) for _, f in folders for p in sorted(f.glob("*.png"))}
-    told: dict[str, dict[str, float]] = {}
+    report: dict[str, dict[str, float]] = {}
     for size in sizes:
         fitting = {name: place_kernel(k, size) for name, k in kernels.items() if size_of(k, sizes) == size}
         if not fitting:
@@ -81,8 +81,8 @@ def inversions(data: Path | None, sizes: list[int]) -> dict[str, dict[str, float
 
             made = jit(jax.vmap(inverted))(jax.random.split(jax.random.key(0), len(truths)), truths)
             for name, a, b in zip(fitting, np.asarray(made), fitting.values()):
-                told.setdefault(name, {"size": size})[space] = round(kernel_similarity(a, b), 4)
-    return told
+                report.setdefault(name, {"size": size})[space] = round(kernel_similarity(a, b), 4)
+    return report
 
 
 def cases(args: argparse.Namespace, sizes: list[int]) -> Iterator[Case]:
@@ -124,32 +124,36 @@ def similarities(case: Case, size: int, mean: np.ndarray) -> dict[str, list[floa
 
 def run_all(args: argparse.Namespace) -> int:
     sizes = weights.sizes("generator")
-    said = {"side": args.side, "sizes": sizes, "weights": weights.checksums()}
+    setup = {"side": args.side, "sizes": sizes, "weights": weights.checksums()}
     make_folder(args.out.parent)
-    told = read_resumable(args.out, said, args.resume) or {"settings": said, "cases": {}, **versions_and_device()}
-    told["inversion"] = told.get("inversion") or inversions(args.data, sizes)
-    write_json(args.out, told)
-    print(tabulate([{"kernel": k, **v} for k, v in told["inversion"].items()], headers="keys"))
+    report = read_resumable(args.out, setup, resume=args.resume) or {
+        "settings": setup,
+        "cases": {},
+        **versions_and_device(),
+    }
+    report["inversion"] = report.get("inversion") or inversions(args.data, sizes)
+    write_json(args.out, report)
+    print(tabulate([{"kernel": k, **v} for k, v in report["inversion"].items()], headers="keys"))
     means = {s: np.asarray(motion.mixed_kernels(jax.random.key(0), s, 1000, MIXED)).mean(0) for s in sizes}
-    for case in tqdm(list(cases(args, sizes)), unit="picture", dynamic_ncols=True):
+    for case in tqdm(list(cases(args, sizes)), unit="image", dynamic_ncols=True):
         size = size_of(case.kernel, sizes)
-        if size and case.name not in told["cases"]:
+        if size and case.name not in report["cases"]:
             found = similarities(case, size, means[size])
-            told["cases"][case.name] = {"set": case.set, "size": size, **found}
-            write_json(args.out, told)
+            report["cases"][case.name] = {"set": case.set, "size": size, **found}
+            write_json(args.out, report)
     by_set: dict[tuple, list[dict]] = {}
-    for entry in told["cases"].values():
+    for entry in report["cases"].values():
         by_set.setdefault((entry["set"], entry["size"]), []).append(entry)
     rows = []
     for (name, size), entries in by_set.items():
-        row = {"set": name, "size": size, "pictures": len(entries)}
+        row = {"set": name, "size": size, "images": len(entries)}
         for way in ("average", "edges", "initializer", "refined", "SelfDeblur, published"):
             if way in entries[0]:
                 whole, quarters = zip(*(entry[way] for entry in entries))
                 row |= {way: float(np.mean(whole)), f"{way}, least": min(whole)}
                 row |= {f"{way}, quarters": float(np.mean(quarters))}
         rows.append(row)
-    write_json(args.out, told | {"summary": rows})
+    write_json(args.out, report | {"summary": rows})
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
     return 0
 
@@ -159,11 +163,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds levin/, lai/ and sharp/ (default: $JBID_DATA)")
     parser.add_argument("--side", type=int, default=320, help="pixels of the center that is used (default 320)")
     parser.add_argument("--kodak", type=int, default=24, metavar="N", help="first N of Kodak's photos (default all)")
-    parser.add_argument("--lai", type=int, default=0, metavar="N", help="first N of Lai's pictures (default all)")
+    parser.add_argument("--lai", type=int, default=0, metavar="N", help="first N of Lai's images (default all)")
     parser.add_argument("--resume", action="store_true", help="go on with --out")
     parser.add_argument("--out", type=json_file, default=Path("kernel_prior.json"), metavar="FILE.json")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Does it cost accuracy that pictures of many sizes are padded to share programs?
+"""Does it cost accuracy that images of many sizes are padded to share programs?
 
     python -m benchmarks.padding --data DIR --out padding.json
 
 Of each category of Lai's images, shrunk to a quarter, the one that fills the shape it shares with others
-(`jbid.deblur.rooms`) least, with kernel 2: `quick` from the edges with two seeds, once in the picture's own shape and
-once padded to the shared one. PSNR by sd_matlab of `finish` with each seed's kernel, and of the networks' own images;
+(`jbid.pipeline.grouping.padded_shapes`) least, with kernel 2: `quick` from the edges with two seeds, once in the image's own shape and
+once padded to the shared one. PSNR by sd_matlab of a deconvolution with each seed's kernel, and of the networks' own images;
 as another shape draws other numbers from the same seeds, the deviation over seeds stands beside the difference.
 
 Each answer is kept as it is done; --resume goes on.
@@ -21,8 +21,8 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.script import Parser, json_file, run_script
 from jbid.bench.protocols import get_protocol
-from jbid.cli.main import Parser, guarded, json_file
 from jbid.data import lai
 from jbid.data.levin import Item, resize_item
 from jbid.deconvolution.tiled import deconvolve_tiled
@@ -56,10 +56,10 @@ def chosen(data: Path | None, settings: Config) -> list[tuple[Item, tuple[int, i
 
 
 def scores(item: Item, room: tuple[int, int], settings: Config) -> dict[str, Any]:
-    """PSNR of each seed, of what it leads to and of the network's own image, with the picture padded to `room`."""
+    """PSNR of each seed, of what it leads to and of the network's own image, with the image padded to `room`."""
     by = get_protocol("sd_matlab", 10)
-    task = prepare(item.blurred, settings)._replace(room=room)
-    found = optimize([task], settings).restored
+    task = prepare(item.blurred, settings)._replace(padded_shape=room)
+    found = optimize([task], settings).output
     gray, (h, w) = luma(item.blurred), task.observed.shape[:2]
     kernels, networks = np.asarray(found.kernel)[0], np.asarray(found.image)[0, :, :h, :w]
     return {
@@ -69,12 +69,12 @@ def scores(item: Item, room: tuple[int, int], settings: Config) -> dict[str, Any
 
 
 def run_all(args: argparse.Namespace) -> int:
-    settings = resolve([("", {"preset": "quick", "seeds": SEEDS})])
-    told = {"scale": SCALE, "kernel": KERNEL, **settings._asdict()}
-    before = {row["name"]: row for row in read_resumable(args.out, told, args.resume).get("images", [])}
-    header = {"benchmark": "padding", **versions_and_device(), "settings": told}
+    settings = resolve([("", {"preset": "quick", "n_seeds": SEEDS})])
+    report = {"scale": SCALE, "kernel": KERNEL, **settings._asdict()}
+    before = {row["name"]: row for row in read_resumable(args.out, report, resume=args.resume).get("images", [])}
+    header = {"benchmark": "padding", **versions_and_device(), "settings": report}
     rows: list[dict[str, Any]] = []
-    for item, room in tqdm(chosen(args.data, settings), unit="picture", dynamic_ncols=True):
+    for item, room in tqdm(chosen(args.data, settings), unit="image", dynamic_ncols=True):
         shape = item.blurred.shape[:2]
         row = before.get(item.name, {"name": item.name, "own shape": shape, "shared shape": room})
         for kind, padded in zip(KINDS, (shape, room)):
@@ -102,7 +102,7 @@ def main() -> int:
     add("--resume", action="store_true", help="go on with --out")
     add("--out", type=json_file, default=Path("padding.json"), metavar="FILE.json")
     args = parser.parse_args()
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 if __name__ == "__main__":

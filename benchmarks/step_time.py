@@ -1,4 +1,4 @@
-"""How long one optimization step takes, and how much memory, beside PyTorch.
+"""Time and memory of one optimization step, beside PyTorch.
 
     python -m benchmarks.step_time --out benchmarks/results/step_time_cpu.json
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.stopping --noise gaussian:0.05 --out stopping.json
 
-Runs `robust` without stopping on pictures made from Levin's set (JBID_DATA), and asks afterwards where the moving
+Runs `robust` without stopping on images made from Levin's set (JBID_DATA), and asks afterwards where the moving
 variance would have stopped it, with the window's sampled pixels and with all pixels of all images. Writes the curves as
-JSON and as a picture. Each image is kept as it is done; --resume goes on.
+JSON and as an image. Each image is kept as it is done; --resume goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jbid.cli.main import Parser, add_method_arguments, guarded, json_file, settings_from
+from benchmarks.script import Parser, json_file, run_script
 from jbid.data import levin
 from jbid.data.synthetic import synthesize
 from jbid.engine.wrappers import default_patience
@@ -26,9 +26,9 @@ from jbid.io.files import atomic_write, make_folder, read_json, write_json
 from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.ops.noise import estimate_noise
-from jbid.pipeline.config import Config, build
+from jbid.pipeline.config import Config, build, parse_assignment, resolve
 from jbid.pipeline.prepare import prepare
-from jbid.pipeline.resume import identity
+from jbid.pipeline.resume import run_identity
 from jbid.runtime.compile import jit
 from jbid.runtime.environment import versions_and_device
 
@@ -41,28 +41,30 @@ def curves(item: levin.Item, settings: Config, every: int, full: bool) -> dict:
     task = prepare(item.blurred, settings)
     method = build(settings._replace(options=options), task.kernel_shape, task.observed.shape[-1])
     observed = jnp.asarray(task.observed)
-    state = jit(method.init)(jax.random.key(settings.seed), observed, task.starts[0].kernel if task.starts else None)
+    state = jit(method.init)(
+        jax.random.key(settings.seed), observed, task.initial_kernels[0].kernel if task.initial_kernels else None
+    )
     step, restore = jit(method.step, donate_argnums=0), jit(method.restore)
     truth = luma(item.sharp)[..., 0]
     noise = jit(estimate_noise)(observed)
     window = settings.options["window"]
     patience = settings.options["patience"] or int(default_patience(noise, window))
-    told: dict = {"patience": patience, "loss": [], "variance": [], "at": [], "psnr": []}
+    report: dict = {"patience": patience, "loss": [], "variance": [], "at": [], "psnr": []}
     seen: list = []
     if full:
-        told["variance_all_pixels"] = []
+        report["variance_all_pixels"] = []
     for t in tqdm(range(settings.steps), desc=item.name, unit="step"):
         state, info = step(state, observed, jnp.asarray(t))
-        told["loss"].append(float(info.loss))
-        told["variance"].append(float(state.variance) if np.isfinite(state.variance) else None)
+        report["loss"].append(float(info.loss))
+        report["variance"].append(float(state.variance) if np.isfinite(state.variance) else None)
         if full:
             seen = [*seen, np.asarray(info.estimate.image)][-window:]
-            told["variance_all_pixels"].append(float(np.var(seen, 0).mean()) if len(seen) == window else None)
+            report["variance_all_pixels"].append(float(np.var(seen, 0).mean()) if len(seen) == window else None)
         if t % every == 0:
             x = np.asarray(restore(info.estimate, observed).image)
-            told["at"].append(t)
-            told["psnr"].append(align(luma(x)[..., 0], truth).psnr)
-    return told
+            report["at"].append(t)
+            report["psnr"].append(align(luma(x)[..., 0], truth).psnr)
+    return report
 
 
 def stop_at(variance: list[float | None], patience: int) -> tuple[int, int]:
@@ -87,31 +89,31 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="also keep whole images, to compare with")
     parser.add_argument("--out", type=json_file, default=Path("stopping.json"))
     parser.add_argument("--resume", action="store_true")
-    add_method_arguments(parser)
+    parser.add_argument("--preset", default="quick", help="quick (default) or paper")
+    parser.add_argument("--steps", type=int, help="optimization steps (default: the preset's)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one option of robust")
     args = parser.parse_args()
-    args.method = args.method or "robust"
-    return guarded(lambda: run_all(args))
+    return run_script(lambda: run_all(args))
 
 
 def run_all(args: argparse.Namespace) -> int:
-    settings = settings_from(args)
-    if settings.method != "robust" or not settings.steps or settings.seeds > 1:
-        raise ValueError("this is about one seed of --method robust with a preset that has steps")
+    values = {"method": "robust", "preset": args.preset} | ({"steps": args.steps} if args.steps else {})
+    settings = resolve([("", values), ("--set", dict(parse_assignment(text) for text in args.set))])
     folder = make_folder(args.out.parent / args.out.stem)
     rows = []
     for item in levin.load(args.data, args.only):
         given = synthesize(item, args.noise, settings.seed)
-        name = identity(settings, given.blurred, np.array([args.every, args.full]))
+        name = run_identity(settings, given.blurred, np.array([args.every, args.full]))
         kept = folder / f"{item.name}.json"
         row = read_json(kept) if args.resume else {}
         if row.get("identity") != name:
-            told = curves(given, settings, args.every, args.full)
+            report = curves(given, settings, args.every, args.full)
             before = align(luma(given.blurred)[..., 0], luma(given.sharp)[..., 0]).psnr
-            row = {"name": item.name, "identity": name, "psnr_blurred": before, **told}
+            row = {"name": item.name, "identity": name, "psnr_blurred": before, **report}
             write_json(kept, row)
         rows.append(judged(row))
-        told = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1]["stop"].items())
-        print(f"{item.name}: {told}", flush=True)
+        report = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1]["stop"].items())
+        print(f"{item.name}: {report}", flush=True)
     gaps = {key: float(np.mean([row["stop"][key] for row in rows])) for key in ("gap", "gap_last")}
     print(f"mean gap to the peak, stopped: {gaps['gap']:.2f} dB; at the end: {gaps['gap_last']:.2f} dB")
     header = {"benchmark": "stopping", "noise": args.noise, "settings": settings._asdict(), **versions_and_device()}
@@ -150,7 +152,7 @@ def plot(path: Path, rows: list[dict], noise: str) -> None:
         axis.axvline(row["stop"]["stop"], color="gray", linestyle=":")
         axis.axhline(row["psnr_blurred"], color="k", linestyle="--", linewidth=0.8)
         axis.set_title(row["name"], fontsize=9)
-    figure.suptitle(f"PSNR (dB) against steps, {noise}; dot: kept, dotted: stopped, dashed: the picture given")
+    figure.suptitle(f"PSNR (dB) against steps, {noise}; dot: kept, dotted: stopped, dashed: the image given")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

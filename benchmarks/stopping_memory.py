@@ -1,4 +1,4 @@
-"""What does early stopping cost in memory, at 320x320 pixels in color with a kernel of half the picture?
+"""Memory of early stopping, at 320x320 pixels in color with a kernel of half the image.
 
     python -m benchmarks.stopping_memory --out stopping_memory.json
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jbid.cli.main import guarded, json_file
+from benchmarks.script import json_file, run_script
 from jbid.engine.driver import run
 from jbid.io.files import write_json
 from jbid.methods.robust import robust
@@ -32,10 +32,10 @@ SIDE, STEPS = 320, 6
 def measured(stop: bool, window: int) -> dict[str, float]:
     """In MiB, of this process."""
     method = robust(SIDE // 2 | 1, channels=32, steps=STEPS, stop=stop, window=window, normalize="sum")
-    key, picture = jax.random.key(0), jax.random.uniform(jax.random.key(1), (SIDE, SIDE, 3))
-    state = jax.eval_shape(method.init, key, picture)
-    step = jit(method.step, donate_argnums=0).lower(state, picture, jnp.array(0)).compile()
-    run(method, key, picture, STEPS)
+    key, image = jax.random.key(0), jax.random.uniform(jax.random.key(1), (SIDE, SIDE, 3))
+    state = jax.eval_shape(method.init, key, image)
+    step = jit(method.step, donate_argnums=0).lower(state, image, jnp.array(0)).compile()
+    run(method, key, image, STEPS)
     leaves = [leaf for leaf in jax.tree.leaves(state) if hasattr(leaf.dtype, "itemsize")]
     return {
         "state": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 2**20,
@@ -54,22 +54,22 @@ def main() -> int:
     if args.one:
         print(json.dumps(measured(args.one == "with", args.window)))
         return 0
-    return guarded(lambda: compare(args))
+    return run_script(lambda: compare(args))
 
 
 def compare(args: argparse.Namespace) -> int:
-    told: dict[str, list] = {"without": [], "with": []}
+    report: dict[str, list] = {"without": [], "with": []}
     for _ in range(args.repeats):
-        for which, rows in told.items():
+        for which, rows in report.items():
             command = [sys.executable, "-m", "benchmarks.stopping_memory", "--one", which, "--window", str(args.window)]
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             rows.append(json.loads(found.splitlines()[-1]))
             print(which, ", ".join(f"{k} {v:.0f} MiB" for k, v in rows[-1].items()), flush=True)
-    means = {which: {k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for which, rows in told.items()}
+    means = {which: {k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for which, rows in report.items()}
     difference = {k: means["with"][k] - means["without"][k] for k in means["with"]}
     print("difference", ", ".join(f"{k} {v:.0f} MiB" for k, v in difference.items()))
     header = {"benchmark": "stopping_memory", "window": args.window, **versions_and_device()}
-    write_json(args.out, {**header, "mib": told, "difference_of_means": difference})
+    write_json(args.out, {**header, "mib": report, "difference_of_means": difference})
     return 0
 
 
