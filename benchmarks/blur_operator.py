@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks.script import Parser, json_file, run_script
 from jbid import losses
 from jbid.data import levin
-from jbid.data.crops import rgb
+from jbid.data.crops import to_rgb
 from jbid.data.pairs import find_pairs
 from jbid.data.synthetic import crop_center_square
 from jbid.io import weights
@@ -59,7 +59,7 @@ def gopro_pairs(data: Path) -> list[tuple[Path, Path]]:
 def transfer(of: Operator, data: Path, side: int, targets: int) -> list[dict]:
     """A row for each of Levin's kernels: PSNR of the transferred blur and of the sharp target."""
     folder = levin.root(data) / "kernels"
-    photos = [rgb(read_image(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
+    photos = [to_rgb(read_image(path)) for path in sorted((data / "sharp" / "kodak24").glob("*.png"))]
     if len(photos) <= targets:
         raise ValueError(f"{data}: expected more than {targets} photos in sharp/kodak24 in it")
     rows = []
@@ -116,7 +116,7 @@ def transferred(of: Operator, data: Path, side: int, path: Path) -> None:
     shown = []
     for photo in (astronaut(), coffee(), camera()[..., None]):
         before = np.asarray(photo, np.float32) / 255
-        shown.append([rgb(crop_center_square(x, side)) for x in (before, apply_code(of, before, code))])
+        shown.append([to_rgb(crop_center_square(x, side)) for x in (before, apply_code(of, before, code))])
     write_image(path, np.concatenate([np.concatenate(row, 1) for row in zip(*shown)]))
 
 

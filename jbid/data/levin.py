@@ -16,20 +16,28 @@ from skimage.transform import resize
 from jbid.io.images import read_image, read_kernel
 
 NAMES = tuple(f"im{i}_kernel{k}_img" for i in range(1, 5) for k in range(1, 9))
-# what SelfDeblur's script for these images is given as the size of kernels 1 to 8
+# sizes of kernels 1 to 8 in SelfDeblur's script
 KERNEL_SIZES = (17, 15, 13, 27, 11, 19, 21, 21)
-# The files of these two are stored as the convolution kernel, the others turned by 180 degrees
-_AS_CONVOLVED = (4, 8)
+# files of these two hold the kernel of a true convolution, the others are rotated by 180 degrees
+_CONVOLVED_KERNELS = (4, 8)
 
 
 class Item(NamedTuple):
-    """One image of a set; the kernel is that of y = k * x, a true convolution. Of real photos there is no truth."""
+    """Image of a set, with y = k * x as a true convolution; real photos have no ground truth.
+
+    Attributes:
+        name: of the image.
+        blurred: y (h, w, c) in [0, 1].
+        sharp: x (h, w, c) in [0, 1].
+        kernel: k.
+        kernel_size: in the published runs.
+    """
 
     name: str
-    blurred: NDArray[np.float32]  # h w c
-    sharp: NDArray[np.float32] | None  # h w c
+    blurred: NDArray[np.float32]
+    sharp: NDArray[np.float32] | None
     kernel: NDArray[np.float32] | None
-    kernel_size: int  # as published runs were given it
+    kernel_size: int
 
 
 def groups(name: str) -> dict[str, str]:
@@ -39,16 +47,20 @@ def groups(name: str) -> dict[str, str]:
 
 
 def resize_item(item: Item, scale: float) -> Item:
-    """The item with all its parts at another scale, below one: pixels are averaged, the kernel again sums to one.
+    """Shrink the images and the kernel of an item; the kernel sums to one again.
 
-    An image and its sharp one shrink alike, so y = k * x holds but for what the averages mix; noise becomes less.
+    y = k * x holds approximately, and averaging reduces the noise.
+
+    Args:
+        item: with ground truth.
+        scale: below one.
     """
     assert item.sharp is not None and item.kernel is not None
     h, w = (max(1, round(n * scale)) for n in item.blurred.shape[:2])
     blurred, sharp = (
         resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
     )
-    # about its center and by the very scale, in a frame of odd sides; smoothed as `resize` does against aliasing
+    # odd sides keep the center and the exact scale; the Gaussian is `resize`'s against aliasing
     sides = [max(3, math.ceil(n * scale) | 1) for n in item.kernel.shape]
     smooth = gaussian_filter(item.kernel, max(0, (1 / scale - 1) / 2), mode="constant")
     offset = [(n - 1) / 2 - (side - 1) / 2 / scale for n, side in zip(item.kernel.shape, sides)]
@@ -56,44 +68,72 @@ def resize_item(item: Item, scale: float) -> Item:
     return Item(item.name, blurred, sharp, kernel / kernel.sum(), max(kernel.shape))
 
 
-def find(data: str | Path | None, name: str, parts: Sequence[str], layout: str) -> Path:
-    """Folder of a set, with the subfolders `parts`: `data` itself, or `name` in it or in $JBID_DATA.
+def find_folder(data: str | Path | None, name: str, subfolders: Sequence[str], layout: str) -> Path:
+    """Folder of a set: `data` itself, or `name` in it; without `data`, the same for $JBID_DATA.
 
-    Raises ValueError with the `layout` where there is none.
+    Args:
+        data: folder, or None.
+        name: of the set's folder.
+        subfolders: that it must have.
+        layout: description for the error.
+
+    Raises:
+        ValueError: with the layout, if there is no such folder.
     """
-    given = data or os.environ.get("JBID_DATA")
-    for folder in (Path(given), Path(given) / name) if given else ():
-        if all((folder / part).is_dir() for part in parts):
+    path = data or os.environ.get("JBID_DATA")
+    for folder in (Path(path), Path(path) / name) if path else ():
+        if all((folder / subfolder).is_dir() for subfolder in subfolders):
             return folder
-    raise ValueError(f"{given or 'no --data and no JBID_DATA'}: expected a folder with {layout}")
+    if path:
+        raise ValueError(f"{path}: expected a folder with {layout}")
+    raise ValueError(f"`data` or the environment variable JBID_DATA must be a folder with {layout}")
 
 
 def root(data: str | Path | None) -> Path:
-    """The set's folder: `data`, or `levin` in it or in $JBID_DATA. Raises ValueError that says how it must look."""
+    """Folder of the set: `data`, or `levin` in it or in $JBID_DATA.
+
+    Raises:
+        ValueError: with the expected layout, if there is no such folder.
+    """
     layout = "gt/im1.png.., kernels/kernel1.png.. and blurry/im1_kernel1_img.png.. of SelfDeblur's release"
-    return find(data, "levin", ("gt", "kernels", "blurry"), layout)
+    return find_folder(data, "levin", ("gt", "kernels", "blurry"), layout)
 
 
 def files(folder: Path, name: str) -> tuple[tuple[Path, Path, Path], bool]:
-    """The files of an image's blurred and sharp version and kernel; and whether the kernel is as it was convolved.
+    """Files of an image: (blurred, sharp, kernel), and True if the kernel is that of a true convolution.
 
-    Raises ValueError for an unknown name.
+    Raises:
+        ValueError: for an unknown name.
     """
     if name not in NAMES:
-        raise ValueError(f"no Levin image is called {name!r}; names go from {NAMES[0]} to {NAMES[-1]}")
+        raise ValueError(f"unknown Levin image {name!r}. Names go from {NAMES[0]} to {NAMES[-1]}.")
     i, k = int(name[2]), int(name[10])
     paths = folder / "blurry" / f"{name}.png", folder / "gt" / f"im{i}.png", folder / "kernels" / f"kernel{k}.png"
-    return paths, k in _AS_CONVOLVED
+    return paths, k in _CONVOLVED_KERNELS
 
 
-def read_item(name: str, paths: Sequence[Path], convolved: bool, kernel_size: int | None = None) -> Item:
-    """The item of three files as `files` has them; its size is the kernel file's if there is no other."""
+def read_item(name: str, paths: Sequence[Path], is_convolved: bool, kernel_size: int | None = None) -> Item:
+    """Read an image of a set.
+
+    Args:
+        name: of the image.
+        paths, is_convolved: see `files`.
+        kernel_size: of the published runs; None: that of the kernel's file.
+    """
     blurred, sharp, kernel = read_image(paths[0]), read_image(paths[1]), read_kernel(paths[2])
-    kernel = kernel if convolved else kernel[::-1, ::-1]
+    kernel = kernel if is_convolved else kernel[::-1, ::-1]
     return Item(name, blurred, sharp, kernel, kernel_size or max(kernel.shape) | 1)
 
 
 def load(data: str | Path | None = None, names: Sequence[str] = NAMES) -> list[Item]:
-    """The named images. Raises ValueError for an unknown name or a missing folder."""
+    """Read images of the set.
+
+    Args:
+        data: folder, see `root`.
+        names: of the images.
+
+    Raises:
+        ValueError: for an unknown name or a missing folder.
+    """
     folder = root(data)
     return [read_item(name, *files(folder, name), KERNEL_SIZES[int(name[10]) - 1]) for name in names]

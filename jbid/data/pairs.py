@@ -1,4 +1,4 @@
-"""Pairs of a sharp and a blurred crop for training: from pairs, from averaged frames, or from photos; with grain."""
+"""Pairs of a sharp and a blurred crop for training, read by grain: stored pairs, averaged frames or blurred photos."""
 
 from __future__ import annotations
 
@@ -13,155 +13,189 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid.data.crops import KEPT_APART, apart, crop, crops, endless, files, map_dataset, place, random_flip, rgb
+from jbid.data.crops import (
+    HELD_OUT_PERIOD,
+    crops,
+    draw_crop,
+    draw_window,
+    find_images,
+    import_map_dataset,
+    rotate_and_flip,
+    shuffle_repeatedly,
+    split_indices,
+    to_rgb,
+)
 from jbid.io.images import read_image, read_kernel
 from jbid.ops import motion
 from jbid.ops.conv import blur
 from jbid.runtime.compile import jit
 
-FRAMES = (5, 15)  # so many are averaged
-CACHE = 1 << 30  # bytes of frames that are kept in memory
-GAMMA = 2.2  # of the camera whose frames are averaged
+N_FRAMES = (5, 15)  # least and largest number of averaged frames
+CACHE_BYTES = 1 << 30  # of frames in memory
+GAMMA = 2.2  # of the camera that recorded the frames
 
 
 class Pair(NamedTuple):
-    """A sharp and a blurred image, (side, side, 3) float32 in [0, 1], or many with a leading axis."""
+    """Sharp and blurred image, or many with a leading axis.
+
+    Attributes:
+        sharp, blurred: (side, side, 3) float32 in [0, 1].
+    """
 
     sharp: NDArray[np.float32]
     blurred: NDArray[np.float32]
 
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Files of a sharp and a blurred image each, in a folder with its subfolders.
+    """List the pairs of a sharp and a blurred file in a folder and its subfolders.
 
-    Either `sharp/NAME` beside `blur/NAME`, as in GoPro, or `X_sharp.EXT` beside `X_blur.EXT`.
+    A pair is `sharp/NAME` beside `blur/NAME`, as in GoPro, or `X_sharp.EXT` beside `X_blur.EXT`.
     """
-    found = []
-    for path in files(folder):
-        if path.parent.name == "blur":
-            partner = path.parent.parent / "sharp" / path.name
-        elif path.stem.endswith("_blur"):
-            partner = path.with_name(path.stem.removesuffix("_blur") + "_sharp" + path.suffix)
+    file_pairs = []
+    for blurred in find_images(folder):
+        if blurred.parent.name == "blur":
+            sharp = blurred.parent.parent / "sharp" / blurred.name
+        elif blurred.stem.endswith("_blur"):
+            sharp = blurred.with_name(blurred.stem.removesuffix("_blur") + "_sharp" + blurred.suffix)
         else:
             continue
-        if partner.is_file():
-            found.append((partner, path))
-    return found
+        if sharp.is_file():
+            file_pairs.append((sharp, blurred))
+    return file_pairs
 
 
-def _pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
-    found = find_pairs(folder)
-    if not found:
-        raise ValueError(f"{folder}: no pairs there; expected sharp/NAME and blur/NAME, or X_sharp.png and X_blur.png")
+def _read_pairs(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
+    """Crops of the pairs in a folder."""
+    file_pairs = find_pairs(folder)
+    if not file_pairs:
+        raise ValueError(
+            f"{folder}: no pairs found. Expected sharp/NAME beside blur/NAME, or X_sharp.png beside X_blur.png."
+        )
 
     def read(i: int) -> NDArray[np.float32]:
-        sharp, blurred = (read_image(path) for path in found[i])
+        sharp, blurred = (read_image(path) for path in file_pairs[i])
         if sharp.shape[:2] != blurred.shape[:2]:
-            raise ValueError(f"{found[i][1]}: the blurred image and the sharp one are of different sizes")
-        return np.concatenate([rgb(sharp), rgb(blurred)], -1)
+            raise ValueError(f"{file_pairs[i][1]}: the sharp and the blurred image must have the same size")
+        return np.concatenate([to_rgb(sharp), to_rgb(blurred)], -1)
 
-    data = endless(apart(len(found), held_out), seed).map(read)
-    return data.random_map(lambda both, rng: crop(both, rng, side)).map(lambda x: Pair(x[..., :3], x[..., 3:]))
+    data = shuffle_repeatedly(split_indices(len(file_pairs), held_out), seed).map(read)
+    return data.random_map(lambda stacked, rng: draw_crop(stacked, rng, side)).map(_split_channels)
 
 
-def clips(folder: Path) -> list[list[Path]]:
-    """Consecutive frames: the files of each subfolder with enough of them, by the numbers in their names.
+def _split_channels(stacked: NDArray[np.float32]) -> Pair:
+    """Pair of an array (side, side, 6)."""
+    return Pair(stacked[..., :3], stacked[..., 3:])
 
-    Files of a pair (`paired`) are no frames.
+
+def find_clips(folder: Path) -> list[list[Path]]:
+    """List the frames of each clip, in order of the numbers in their names.
+
+    A clip is a folder or subfolder with enough images for an average. Files of `find_pairs` are no frames.
     """
-    pairs_there = {path for pair in find_pairs(folder) for path in pair}
+    paired_files = {path for pair in find_pairs(folder) for path in pair}
 
-    def numbers(path: Path) -> list:
+    def sort_key(path: Path) -> list:
         return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
     by_folder: dict[Path, list[Path]] = {}
-    for path in files(folder):
-        if path not in pairs_there:
+    for path in find_images(folder):
+        if path not in paired_files:
             by_folder.setdefault(path.parent, []).append(path)
-    return [sorted(found, key=numbers) for found in by_folder.values() if len(found) >= FRAMES[1]]
+    return [sorted(frames, key=sort_key) for frames in by_folder.values() if len(frames) >= N_FRAMES[1]]
 
 
-def _frame(path: Path) -> NDArray[np.uint8]:
-    return np.round(rgb(read_image(path)) * 255).astype(np.uint8)
+def _read_frame(path: Path) -> NDArray[np.uint8]:
+    return np.round(to_rgb(read_image(path)) * 255).astype(np.uint8)
 
 
 def average_frames(frames: Sequence[NDArray[np.uint8]], gamma: float = GAMMA) -> NDArray[np.float32]:
-    """Average of frames in linear light, as a camera sees them: (mean of frame^gamma)^(1/gamma) (Tran et al., 2.3)."""
+    """Average frames in linear light, as a camera does: (mean of frame^gamma)^(1/gamma) (Tran et al. 2021, 2.3)."""
     light = (np.arange(256, dtype=np.float32) / 255) ** gamma
     mean = sum(light[frame] for frame in frames) / len(frames)
     return np.asarray(mean, np.float32) ** np.float32(1 / gamma)
 
 
-def _averages(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
-    reach = FRAMES[1]
-    found = clips(folder)
-    # the end of each clip is kept apart, and nothing that was averaged for training lies in it
-    spans = []
-    for clip in found:
-        cut = len(clip) - max(len(clip) // KEPT_APART, reach)
-        whole = cut < reach or held_out is None
-        span = clip if whole else clip[cut:] if held_out else clip[:cut]
-        spans.append(span)
-    starts = [(span, i) for span in spans for i in range(len(span) - reach + 1)]
-    if not starts:
-        raise ValueError(f"{folder}: no folder of at least {reach} consecutive frames there")
+def _split_clip(clip: list[Path], held_out: bool | None) -> list[Path]:
+    """Training frames of a clip or its held-out ones, which come last; no average contains both."""
+    longest = N_FRAMES[1]
+    cut = len(clip) - max(len(clip) // HELD_OUT_PERIOD, longest)
+    if cut < longest or held_out is None:
+        return clip
+    return clip[cut:] if held_out else clip[:cut]
 
-    # a clip's frames are read again and again; eight bits keep them small, and a limit in bytes the memory
-    kept = max(reach, CACHE // _frame(starts[0][0][0]).nbytes)
-    read = functools.lru_cache(maxsize=kept)(_frame)
 
-    def made(item: tuple[list[Path], int], rng: np.random.Generator) -> Pair:
-        span, first = item
-        n = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
-        frames = [read(path) for path in span[first : first + n]]
+def _average_clips(folder: Path, side: int, seed: int, held_out: bool | None) -> Any:
+    """Crops of averaged frames, with the middle frame as the sharp image."""
+    longest = N_FRAMES[1]
+    parts = [_split_clip(clip, held_out) for clip in find_clips(folder)]
+    positions = [(frames, i) for frames in parts for i in range(len(frames) - longest + 1)]
+    if not positions:
+        raise ValueError(f"{folder}: no folder with at least {longest} consecutive frames found")
+
+    # 8 bits per value, because the cache is limited by its bytes
+    cache_size = max(longest, CACHE_BYTES // _read_frame(positions[0][0][0]).nbytes)
+    read = functools.lru_cache(maxsize=cache_size)(_read_frame)
+
+    def average(position: tuple[list[Path], int], rng: np.random.Generator) -> Pair:
+        paths, first = position
+        n = int(rng.integers(N_FRAMES[0], N_FRAMES[1] + 1))
+        frames = [read(path) for path in paths[first : first + n]]
         if min(frames[0].shape[:2]) < side:
-            raise ValueError(f"{span[first]}: smaller than the crops, {side} pixels")
-        at = place(frames[0].shape, side, rng)
-        parts = [frame[at] for frame in frames]
-        both = np.concatenate([np.float32(parts[n // 2] / 255), average_frames(parts)], -1)
-        both = random_flip(both, rng)
-        return Pair(both[..., :3], both[..., 3:])
+            raise ValueError(f"{paths[first]}: the frame must have at least {side} pixels on each side")
+        window = draw_window(frames[0].shape, side, rng)
+        frames = [frame[window] for frame in frames]
+        stacked = np.concatenate([np.float32(frames[n // 2] / 255), average_frames(frames)], -1)
+        return _split_channels(rotate_and_flip(stacked, rng))
 
-    return endless(starts, seed).random_map(made)
+    return shuffle_repeatedly(positions, seed).random_map(average)
 
 
 @functools.lru_cache(maxsize=8)
-def _blurrer(size: int, model: str):
-    def made(seed, sharp):
+def _blur_with_random_kernel(size: int, model: str):
+    """Compiled function (seed, sharp image) -> image with the blur of a simulated kernel."""
+
+    def convolve(seed, sharp):
         return blur(sharp, motion.motion_kernels(jax.random.key(seed), size, 1, model)[0])
 
-    return jit(made)
+    return jit(convolve)
 
 
 @functools.cache
-def _convolver():
+def _compiled_blur():
     return jit(blur)
 
 
-def _convolved(
+def _read_kernels(folder: str) -> list[NDArray[np.float32]]:
+    """Kernels in a folder, zero-padded to the sides of the largest one."""
+    kernels = [read_kernel(path) for path in find_images(Path(folder))]
+    if not kernels:
+        raise ValueError(f"{folder}: no kernels found")
+    side = max(max(k.shape) for k in kernels)
+    if side % 2 == 0:
+        raise ValueError(f"{folder}: the largest kernel must have odd sides, got {side}")
+    return [np.pad(k, [((side - n) // 2, side - n - (side - n) // 2) for n in k.shape]) for k in kernels]
+
+
+def _blur_photos(
     name: str, side: int, seed: int, held_out: bool | None, size: int, shares: Mapping[str, float], kernels: str
 ) -> Any:
-    """Photos blurred with simulated kernels of `size`, or with those in the folder `kernels`, true convolution."""
-    known = [read_kernel(path) for path in files(Path(kernels))] if kernels else []
-    if kernels and not known:
-        raise ValueError(f"{kernels}: no kernels there")
-    margin = max((max(k.shape) for k in known), default=size)
-    known = [np.pad(k, [((margin - n) // 2, margin - n - (margin - n) // 2) for n in k.shape]) for k in known]
-    if margin % 2 == 0:
-        raise ValueError(f"{kernels or size}: the largest kernel has an even side, expected an odd one")
+    """Crops of photos and their true convolution with simulated kernels of `size`, or with those in `kernels`."""
+    recorded = _read_kernels(kernels) if kernels else []
+    kernel_side = max(recorded[0].shape) if recorded else size
+    if kernel_side % 2 == 0:
+        raise ValueError(f"`size` must be odd, got {size}")
+    probabilities = motion.normalize_shares(shares)
 
-    chances = motion.normalize_shares(shares)
-
-    def made(sharp: NDArray[np.float32], rng: np.random.Generator) -> Pair:
-        if known:
-            blurred = _convolver()(jnp.asarray(sharp), jnp.asarray(known[rng.integers(len(known))]))
+    def make_pair(sharp: NDArray[np.float32], rng: np.random.Generator) -> Pair:
+        if recorded:
+            blurred = _compiled_blur()(jnp.asarray(sharp), jnp.asarray(recorded[rng.integers(len(recorded))]))
         else:
-            model = str(rng.choice(list(shares), p=chances))
-            blurred = _blurrer(size, model)(int(rng.integers(2**31)), jnp.asarray(sharp))
-        half = margin // 2
+            model = str(rng.choice(list(shares), p=probabilities))
+            blurred = _blur_with_random_kernel(size, model)(int(rng.integers(2**31)), jnp.asarray(sharp))
+        half = kernel_side // 2
         return Pair(sharp[half : half + side, half : half + side], np.asarray(blurred))
 
-    return crops(name, side + margin - 1, seed, held_out=held_out, color=True).random_map(made)
+    return crops(name, side + kernel_side - 1, seed, held_out=held_out, color=True).random_map(make_pair)
 
 
 def pairs(
@@ -177,28 +211,40 @@ def pairs(
     mix: Mapping[str, float] = {},
     held_out: bool | None = False,
 ) -> Any:
-    """Pairs of crops as a `grain.MapDataset` of `Pair`: item i is the same in every run.
+    """Pairs of random crops as a `grain.MapDataset` of `Pair`, from one to three sources.
 
-    From up to three sources, in the proportion of `mix` ("pairs", "frames", "photos", one each where it says nothing):
-    `folder` of pairs (`paired`); `frames`, a folder of clips of sharp frames, 5 to 15 of which are averaged, the middle
-    one being the sharp image; `photos`, as for `jbid.data.crops.crops`, blurred with kernels of `size` from the
-    models of `shares`, or with those of the folder `kernels`. What is `held_out` is as for `crops`; of clips the
-    last twentieth, but at least 15 frames. Raises ValueError where there is nothing in a folder.
+    Item i is the same in every run.
+
+    Args:
+        side: of the crops.
+        seed: random seed.
+        folder: pairs of files, see `find_pairs`.
+        frames: folder of clips of sharp frames, of which 5 to 15 consecutive ones are averaged.
+        photos: folder or TFDS data set of sharp photos, see `jbid.data.crops.crops`, to be blurred.
+        kernels: folder of kernels for `photos`; empty: simulated kernels.
+        size: odd side of the simulated kernels.
+        shares: proportions of their models.
+        mix: proportions of the sources "pairs", "frames" and "photos"; the default of each is 1.
+        held_out: photos of `split_indices`, and pairs likewise. The last twentieth of each clip is held out, and at
+            least 15 frames.
+
+    Raises:
+        ValueError: for a missing source, an empty folder, and options out of range.
     """
-    known = {
-        "pairs": (folder, lambda: _pairs(Path(folder), side, seed, held_out)),
-        "frames": (frames, lambda: _averages(Path(frames), side, seed, held_out)),
-        "photos": (photos, lambda: _convolved(photos, side, seed, held_out, size, shares, kernels)),
+    sources = {
+        "pairs": (folder, lambda: _read_pairs(Path(folder), side, seed, held_out)),
+        "frames": (frames, lambda: _average_clips(Path(frames), side, seed, held_out)),
+        "photos": (photos, lambda: _blur_photos(photos, side, seed, held_out, size, shares, kernels)),
     }
-    if unknown := set(mix) - set(known):
-        raise ValueError(f"got {', '.join(unknown)} in mix, expected {', '.join(known)}")
-    chosen = {name: make for name, (given, make) in known.items() if given and mix.get(name, 1) > 0}
+    if unknown := set(mix) - set(sources):
+        raise ValueError(f"`mix` must name sources among {', '.join(sources)}, got {', '.join(unknown)}")
+    chosen = {name: make for name, (path, make) in sources.items() if path and mix.get(name, 1) > 0}
     if not chosen:
-        raise ValueError("no pairs to train on: add --set pairs=FOLDER, --set frames=FOLDER or --set photos=FOLDER")
-    if absent := [name for name, share in mix.items() if share > 0 and name not in chosen]:
-        raise ValueError(f"mix asks for {' and '.join(absent)}: add --set {absent[0]}=FOLDER, or give another mix")
+        raise ValueError("no pairs to train on. Set `frames`, `photos` or a folder of pairs.")
+    if missing := [name for name, share in mix.items() if share > 0 and name not in chosen]:
+        raise ValueError(f"`mix` needs a folder for each of its sources, got none for {' and '.join(missing)}")
     for name in chosen:
-        path = known[name][0]
+        path = sources[name][0]
         if name != "photos" and not Path(path).is_dir():
             raise ValueError(f"{path}: no such folder")
-    return map_dataset().mix([make() for make in chosen.values()], [mix.get(name, 1) for name in chosen])
+    return import_map_dataset().mix([make() for make in chosen.values()], [mix.get(name, 1) for name in chosen])

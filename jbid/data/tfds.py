@@ -1,4 +1,4 @@
-"""Levin's and Lai's sets for tensorflow_datasets, and whether their files are the ones they should be."""
+"""Levin's and Lai's sets for tensorflow_datasets, and checksums of their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from jbid.io.images import read_image, write_image
 
-# where each set is published and how its folder must look
+# publication and folder layout of each set
 FROM = {
     "levin": (
         "Levin et al., Understanding and evaluating blind deconvolution algorithms, CVPR 2009, in the release of "
@@ -29,13 +29,21 @@ FROM = {
 
 
 def checksums(name: str) -> dict[str, str]:
-    """SHA-256 of each file of a set, by its path in the set's folder."""
+    """SHA-256 of the files behind the published scores, by path in the folder of a set, "levin" or "lai"."""
     lines = resources.files("jbid.data").joinpath("checksums", f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 
 def wrong_files(name: str, folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Files of a set, each with "missing", "other content", or None if it is correct."""
+    """Compare the files of a set with their checksums.
+
+    Args:
+        name: "levin" or "lai".
+        folder: of the set.
+
+    Yields:
+        The path of each file, with "missing", "other content", or None if it is correct.
+    """
     for path, digest in checksums(name).items():
         file = folder / path
         if not file.is_file():
@@ -45,7 +53,14 @@ def wrong_files(name: str, folder: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def features(shape: tuple[int | None, int | None, int]) -> Any:
-    """Features of an example. The kernel is the file's: that of y = k * x if `convolved`, otherwise rotated."""
+    """Features of the examples of a set.
+
+    Kernels are those of the files: of a true convolution y = k * x if "convolved" is 1, otherwise rotated by 180
+    degrees.
+
+    Args:
+        shape: of the images; None: any side.
+    """
     import numpy as np
     import tensorflow_datasets as tfds
 
@@ -61,42 +76,55 @@ def features(shape: tuple[int | None, int | None, int]) -> Any:
 
 
 def pairs(data: Any, folder: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The examples of a set, images as paths, which are stored without decoding. Raises ValueError without folders."""
-    root = data.root(Path(folder))
-    with tempfile.TemporaryDirectory() as place:
+    """Examples of a set by name; images are paths, because tensorflow_datasets copies files without decoding.
 
-        def plain(path):
-            # an alpha channel would be stored as it is, and of arrays only TensorFlow makes files
+    Args:
+        data: module of the set, such as `jbid.data.levin`.
+        folder: of the set.
+
+    Raises:
+        ValueError: if the folder does not exist or has another layout.
+    """
+    root = data.root(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+
+        def remove_alpha(path):
+            # arrays instead of paths would need TensorFlow
             with Image.open(path) as image:
                 if image.mode != "RGBA":
                     return str(path)
-            copy = Path(place) / path.name
+            copy = Path(temporary) / path.name
             write_image(copy, read_image(path))
             return str(copy)
 
         for name in data.NAMES:
-            paths, convolved = data.files(root, name)
-            blurred, sharp, kernel = map(plain, paths)
-            told = {"name": name, "blurred": blurred, "sharp": sharp, "kernel": kernel}
-            yield name, {**told, "convolved": int(convolved)}
+            paths, is_convolved = data.files(root, name)
+            blurred, sharp, kernel = map(remove_alpha, paths)
+            images = {"blurred": blurred, "sharp": sharp, "kernel": kernel}
+            yield name, {"name": name, **images, "convolved": int(is_convolved)}
 
 
 def tfds_source(name: str, data: str | Path | None = None, data_dir: str | Path | None = None) -> Any:
-    """The set "levin" or "lai" as a `tfds.data_source`, read without TensorFlow, prepared at first use.
+    """Open a set as a `tfds.data_source`, without TensorFlow; the first call prepares it.
 
-    data: the set's own folder, as of `jbid.data.levin.root`. data_dir: where the prepared files are kept (default:
-    tensorflow_datasets'). Raises ValueError for another name, missing folders and missing packages.
+    Args:
+        name: "levin" or "lai".
+        data: folder of the set, see `jbid.data.levin.root`.
+        data_dir: folder of the prepared files; None: the default of tensorflow_datasets.
+
+    Raises:
+        ValueError: for another name, a missing folder or a missing package.
     """
     if name not in FROM:
-        raise ValueError(f"got data set {name!r}, expected one of {', '.join(FROM)}")
+        raise ValueError(f"`name` must be one of {', '.join(FROM)}, got {name!r}")
     try:
         import array_record  # noqa: F401
         import tensorflow_datasets as tfds
 
-        kind = import_module(f"jbid.data.jbid_{name}.jbid_{name}_dataset_builder").Builder
+        builder_class = import_module(f"jbid.data.jbid_{name}.jbid_{name}_dataset_builder").Builder
     except ImportError as error:
-        raise ValueError(f"the package {error.name} is missing: pip install 'jbid[tfds]'") from None
+        raise ValueError(f"the package {error.name} is not installed. Install jbid[tfds].") from None
     root = import_module(f"jbid.data.{name}").root(data)
-    builder = kind(data_dir=data_dir, file_format="array_record")
+    builder = builder_class(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(root)))
     return builder.as_data_source(split="test")

@@ -1,1 +1,1 @@
-"""Lai's uniform set for tensorflow_datasets: `jbid.data.builders.tfds_source("lai")`."""
+"""Lai's uniform set for tensorflow_datasets: `jbid.data.tfds.tfds_source("lai")`."""

@@ -9,7 +9,7 @@ from jbid.data.tfds import FROM, features, pairs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Reads the folders that `jbid.data.lai.root` describes."""
+    """Builder that reads the folder of `jbid.data.lai.root`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "25 scenes, 4 kernels."}

@@ -1,1 +1,1 @@
-"""Levin's set for tensorflow_datasets: `jbid.data.builders.tfds_source("levin")`."""
+"""Levin's set for tensorflow_datasets: `jbid.data.tfds.tfds_source("levin")`."""

@@ -9,7 +9,7 @@ from jbid.data.tfds import FROM, features, pairs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Reads the folders that `jbid.data.levin.root` describes."""
+    """Builder that reads the folder of `jbid.data.levin.root`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The 255x255 images of SelfDeblur's release."}
