@@ -5,9 +5,9 @@
 SelfDeblur from a random start in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
 ("average"), the edge-based start and the initializer; `quick` width, the learning rates falling to zero over the
 steps, the kernel's frame given, two seeds each. With --spaces: w, z and z with the generator's weights, from
-the edge-based start. Eight of Levin's images and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
-protocol) is that of the network's own image every 20 steps, and at the end also that of a deconvolution with its kernel; means
-over images and seeds, last iterate. Each run is kept as it is done; --resume goes on.
+the edge-based initial kernel. Eight of Levin's images and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
+protocol) is that of the network's own image every 20 steps, and at the end also that of a deconvolution with its
+kernel; means over images and seeds, last iterate. Finished runs are kept; --resume continues.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def run_all(args: argparse.Namespace) -> int:
                 row = {"variant": name, "name": item.name, "identity": mark, **curve(item, settings)}
                 write_json(kept, row)
             rows.append(row)
-            print(f"{name}, {item.name}: {np.mean(row['psnr'][-1]):.2f} dB, deconvolved {np.mean(row['deconvolved']):.2f}")
+            psnr = np.mean(row["psnr"][-1]), np.mean(row["deconvolved"])
+            print(f"{name}, {item.name}: {psnr[0]:.2f} dB, deconvolved {psnr[1]:.2f}")
     summary = []
     for name in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == name]

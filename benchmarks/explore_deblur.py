@@ -3,12 +3,12 @@
     python -m benchmarks.explore_deblur --data DIR --out explore_deblur.json
 
 deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centers of 256 pixels:
-`explore`, joint and alternating, beside `selfdeblur` and the start alone, each with its `quick` preset: PSNR and SSIM
+`explore`, joint and alternating, beside `selfdeblur` and the initial kernel alone, each with its `quick` preset: PSNR and SSIM
 of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first image's with compilation).
 models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
 models of the blur: a convolution, a fixed bicubic reduction, the learned operator.
 lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of
-lines (configs/explore_lines.toml) beside `selfdeblur` and the start alone.
+lines (configs/explore_lines.toml) beside `selfdeblur` and the initial kernel alone.
 
 Each answer is kept as it is done; --resume goes on. Images and plots lie beside --out.
 """
@@ -111,8 +111,8 @@ def compared(cases: list[Case], methods: dict[str, dict], folder: Path, resume: 
             mark = run_identity(resolve([("", values)]), case.blurred)
             row = read_json(kept) if resume else {}
             if row.get("identity") != mark:
-                report_, image = deblurred(case, values)
-                row = {"name": case.name, "method": name, **report_, "identity": mark}
+                result, image = deblurred(case, values)
+                row = {"name": case.name, "method": name, **result, "identity": mark}
                 write_image(kept.with_suffix(".png"), image)
                 write_json(kept, row)
             rows.append(row)
@@ -181,7 +181,7 @@ def run_all(args: argparse.Namespace) -> int:
     data = Path(args.data or os.environ.get("JBID_DATA", ""))
     folder = make_folder(args.out.parent / args.out.stem)
     setup = {"steps": args.steps, "lines": args.lines, "weights": weights.checksums()}
-    report_ = read_resumable(args.out, setup, resume=args.resume) or {
+    result = read_resumable(args.out, setup, resume=args.resume) or {
         "benchmark": "explore_deblur",
         "settings": setup,
         **versions_and_device(),
@@ -202,13 +202,13 @@ def run_all(args: argparse.Namespace) -> int:
     for name, part in parts.items():
         if args.only not in (None, name):
             continue
-        if name != "models" or name not in report_:
-            report_[name] = part()
-        write_json(args.out, report_)
-        rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report_[name]]
+        if name != "models" or name not in result:
+            result[name] = part()
+        write_json(args.out, result)
+        rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in result[name]]
         print(tabulate(rows, headers="keys", floatfmt=".3f"))
         if name == "models":
-            plot(args.out.with_name(f"{args.out.stem}_models.png"), report_[name], images(data)[0].name)
+            plot(args.out.with_name(f"{args.out.stem}_models.png"), result[name], images(data)[0].name)
         else:
             methods = dict.fromkeys(row["method"] for row in rows)
             means = [

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jbid.nets.vgg import Layers, vgg_features
 from jbid.ops.noise import estimate_noise
 from jbid.ops.ssim import ssim
-from jbid.types import Loss
+from jbid.types import Estimate, Loss
 
 
 def mse() -> Loss:
@@ -49,7 +49,12 @@ def one_minus_ssim() -> Loss:
 
 
 def total_variation(image: Float[Array, "H W c"], *, squared: bool = False) -> Float[Array, ""]:
-    """Total variation, mean |dh x| + mean |dw x|; `squared`: 2 (mean (dh x)^2 + mean (dw x)^2), as in SelfDeblur's code."""
+    """Total variation, mean |dh x| + mean |dw x|.
+
+    Args:
+        image: (H, W, c).
+        squared: 2 (mean (dh x)^2 + mean (dw x)^2) instead, as in SelfDeblur's code.
+    """
     dh, dw = jnp.diff(image, axis=0), jnp.diff(image, axis=1)
     if squared:
         return 2 * (jnp.mean(dh * dh) + jnp.mean(dw * dw))
@@ -103,7 +108,7 @@ def kernel_norm() -> Loss:
     return lambda estimate, reblurred, blurred, t: jnp.sqrt(jnp.sum(jnp.square(estimate.kernel)) + 1e-12)
 
 
-def image_to_blurred_mse(estimate, reblurred, blurred, t) -> Float[Array, ""]:
+def image_to_blurred_mse(estimate: Estimate, reblurred: Array, blurred: Array, t: Array) -> Float[Array, ""]:
     """Mean squared error of the latent image, mean (x - y)^2, for a warm-up; x must have the size of y."""
     return jnp.mean(jnp.square(estimate.image - blurred))
 
@@ -164,7 +169,10 @@ PERCEPTUAL_WEIGHTS = (0.2, 0.4, 0.8, 1.0, 3.0)
 
 
 def perceptual(layers: Layers) -> Loss:
-    """sum_i w_i mean |VGG_i(F(x, k)) - VGG_i(y)| over relu1_1 .. relu5_1, w_i of `WEIGHTS`, as Tran et al. 2021."""
+    """Perceptual loss, sum_i w_i mean |VGG_i(F(x, k)) - VGG_i(y)| over relu1_1 .. relu5_1, as Tran et al. 2021.
+
+    The w_i are `PERCEPTUAL_WEIGHTS`.
+    """
 
     def loss(estimate, reblurred, blurred, t):
         pairs = zip(PERCEPTUAL_WEIGHTS, vgg_features(layers, reblurred), vgg_features(layers, blurred))

@@ -52,8 +52,11 @@ def psnr(image: NDArray, truth: NDArray) -> float:
 def ssim_matlab(image: NDArray, truth: NDArray) -> float:
     """Mean SSIM of two gray images in [0, 1], as Matlab's older `ssim.m`.
 
-    Gaussian 11x11 window (sigma 1.5), only where it fits; K = (0.01, 0.03); larger images are first averaged over
-    f x f pixels and taken every f-th, f = round(shorter side / 256) (Wang et al. 2004 and the authors' later code).
+    Gaussian 11x11 window (sigma 1.5), only where it fits; K = (0.01, 0.03) (Wang et al. 2004). Images are first
+    averaged over f x f pixels and subsampled by f = max(1, round(shorter side / 256)), as in the authors' later code.
+
+    Args:
+        image, truth: (h, w), of one size; at least 11x11 after the subsampling.
     """
     images = [np.asarray(v, float) for v in (image, truth)]
     # Matlab rounds halves away from zero
@@ -77,13 +80,13 @@ def _window_sums(x: NDArray, shape: tuple[int, int]) -> NDArray:
 def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 15) -> Aligned:
     """Score after the best shift: `comp_upto_shift` of SelfDeblur's evaluation of Levin's and Lai's sets.
 
-    The sum of squares over all shifts is exact and fast: for each of the 16 sub-pixel phases p it is
-    sum t^2 - 2 correlation(p, t) + window sum of p^2, by FFT. Channels shift together.
+    The squared error at all shifts is exact: sum t^2 - 2 correlation(p, t) + window sum of p^2, with the ground truth t
+    and each of the 16 sub-pixel phases p of the image. The correlation is computed by FFT. Channels shift together.
 
     Args:
         image, truth: (h, w) or (h, w, c) in [0, 1], of one size.
         max_shift: largest shift in pixels; shifts go in steps of 1/4, by bilinear interpolation.
-        border: pixels along the sides of the truth that do not count.
+        border: pixels along the sides of the ground truth that do not count.
 
     Raises:
         ValueError: for other shapes, or too small images.
@@ -114,6 +117,7 @@ def align(image: NDArray, truth: NDArray, *, max_shift: int = 10, border: int = 
 
 
 def _channels(image: NDArray) -> list[NDArray]:
+    """Channels (h, w) of an image."""
     return [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
 
 
@@ -168,10 +172,10 @@ def kernel_similarity(kernel: NDArray, truth: NDArray, fractions: int = 1) -> fl
 def vif(image: NDArray, truth: NDArray) -> float:
     """Visual information fidelity of a gray image in [0, 1] in the pixel domain; 1 for the ground truth itself.
 
-    Ratio of two amounts of information: that of the image about the truth, and that of the truth about itself. The
-    model is a Gaussian scale mixture in local windows at four scales, with neural noise of variance 2 in levels of 255
-    (Sheikh and Bovik 2006, Image Information and Visual Quality; their `vifp_mscale`). An image of higher contrast can
-    exceed 1.
+    Ratio of two amounts of information: that of the image about the ground truth, and that of the ground truth about
+    itself. The model is a Gaussian scale mixture in local windows at four scales, with neural noise of variance 2 in
+    levels of 255 (Sheikh and Bovik 2006, Image Information and Visual Quality; their `vifp_mscale`). An image of higher
+    contrast can exceed 1.
 
     Raises:
         ValueError: for unequal shapes, or sides under 41 pixels, which the coarsest scale needs.
@@ -182,7 +186,7 @@ def vif(image: NDArray, truth: NDArray) -> float:
             f"`image` and `truth` must be gray, of one shape of at least 41x41, got the shapes {x.shape} and {t.shape}"
         )
     noise, tiny = 2.0, 1e-10
-    of_image = of_truth = 0.0
+    image_information = truth_information = 0.0
     for scale in range(4):
         n = 2 ** (4 - scale) + 1
         taps = np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (n / 5) ** 2))
@@ -204,9 +208,9 @@ def vif(image: NDArray, truth: NDArray) -> float:
         gain, rest = np.where(vx < tiny, 0, gain), np.where(vx < tiny, 0, rest)
         rest = np.where(gain < 0, vx, rest)
         gain, rest = np.maximum(gain, 0), np.maximum(rest, tiny)
-        of_image += np.sum(np.log10(1 + gain * gain * vt / (rest + noise)))
-        of_truth += np.sum(np.log10(1 + vt / noise))
-    return float(of_image / of_truth) if of_truth else 1.0
+        image_information += np.sum(np.log10(1 + gain * gain * vt / (rest + noise)))
+        truth_information += np.sum(np.log10(1 + vt / noise))
+    return float(image_information / truth_information) if truth_information else 1.0
 
 
 def frequency_band_error(kernel: NDArray, truth: NDArray, *, bands: int = 5) -> NDArray[np.float64]:
@@ -264,6 +268,7 @@ def lpips(image: NDArray, truth: NDArray, weights: str | Path) -> float:
 
 @functools.lru_cache(maxsize=1)
 def _lpips_model(weights: str) -> Any:
+    """LPIPS network of the authors' package with the user's backbone."""
     import lpips as package
     import torch
 

@@ -18,9 +18,6 @@ from jbid.runtime.commandline import create_app, run
 from tests.helpers import ROOT
 
 COMMANDS = ("deblur", "blur", "kernels", "pretrain", "transfer", "augment", "demo")
-# defects of jbid.runtime.commandline; the marks go with them
-FLAG_OF_SIZE = pytest.mark.xfail(strict=True, reason="`size` always becomes --kernel-size or --set size")
-CODE_OF_CTRL_C = pytest.mark.xfail(strict=True, raises=SystemExit, reason="cyclopts exits before `run` can return 130")
 # old flags, their present spelling and a value
 VALUES = {"--init": "edges", "--color": "rgb", "--deconvolve": None, "--no-deconvolve": None}
 OLD = [(old, new, VALUES[new]) for old, new in commandline.RENAMED.items()]
@@ -163,7 +160,7 @@ def test_arguments_that_cannot_be_parsed_point_to_the_help(capsys, photo, flag, 
         (["deblur", "a.png", "--checkpoint-every", "-0.5"], "--checkpoint-every"),
         (["kernels", "--out=k.jpg"], ".png"),
         (["kernels", "--count=0"], "--count"),
-        pytest.param(["kernels", "--size=8"], "--size must be an odd number", marks=FLAG_OF_SIZE),
+        (["kernels", "--size=8"], "--size must be an odd number"),
         (["kernels", "--model=rain"], "--model must be one of camera"),
         (["blur", "a.png"], "--kernel"),
         (["pretrain", "nothing", "--config=c.toml", "--workdir=w"], "generator, initializer, operator, lines"),
@@ -260,7 +257,7 @@ def small_app(command):
     [
         (ValueError("`n_seeds` must be\nsmall"), 2, "--seeds must be small"),
         (OSError("disk full"), 2, "disk full"),
-        pytest.param(KeyboardInterrupt(), 130, None, marks=CODE_OF_CTRL_C),
+        (KeyboardInterrupt(), 130, None),
     ],
 )
 def test_exit_codes(capsys, error, code, words):

@@ -22,13 +22,12 @@ from jbid.engine.generators import network_generator
 from jbid.io import torch_weights, weights
 from jbid.io.images import read_image, write_image
 from jbid.losses import perceptual
-from jbid.methods.explore import blur_operator
-from jbid.methods.explore import method as method_of_explore
+from jbid.methods.explore import blur_operator, generators
 from jbid.methods.explore.method import explore
+from jbid.methods.explore.objective import equivalent_kernel
 from jbid.methods.explore.transfer import apply_code, extract_code
 from jbid.metrics import psnr
 from jbid.nets import gated_wizard, kernel_wizard, wizards
-from jbid.nets import kernel_wizard as wizard
 from jbid.nets.gated_wizard import GatedWizard
 from jbid.nets.kernel_wizard import KernelWizard, Levels, Widths
 from jbid.nets.skip import Skip
@@ -37,10 +36,12 @@ from jbid.ops import motion
 from jbid.ops.conv import blur, pad_edge
 from jbid.pretrain import blur_operator as training
 from jbid.pretrain import loop
+from tests.helpers import stoppable
 from tests.torch_names import drawn_weights, wizard_variables
 
 TINY = Widths(4, 4, 8, 1, 1, 1)
 GATED = Levels((4, 6, 8), 8, 16, (4, 8))
+FEW = {"held_out": 2, "code_pairs": 8}
 
 
 @pytest.mark.parametrize("name, variational", [("plain", False), ("vae", True)])
@@ -124,11 +125,11 @@ def test_local_kernels_are_the_ridge_regression_of_each_tile():
 
 def test_the_gated_family_treats_each_color_alike(tiny):
     x = jax.random.uniform(jax.random.key(0), (128, 128, 3))
-    of = tiny["gated"]
+    operator = tiny["gated"]
     code = jax.random.normal(jax.random.key(1), (1, 1, 8))
-    made, gray = of.blur(x, code), of.blur(x[..., 1:2], code)
+    made, gray = operator.blur(x, code), operator.blur(x[..., 1:2], code)
     np.testing.assert_allclose(made[..., 1:2], gray, atol=1e-5)
-    assert np.abs(made - of.blur(x, 0 * code)).max() > 0.01
+    assert np.abs(made - operator.blur(x, 0 * code)).max() > 0.01
 
 
 def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
@@ -150,31 +151,30 @@ def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
 def test_pictures_of_any_size_are_blurred(tiny, shape, name):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(2, *shape)).astype(np.float32)
-    of = tiny[name]
-    code = extract_code(of, x, y)
+    operator = tiny[name]
+    code = extract_code(operator, x, y)
     assert code.shape == (-(-shape[0] // 128), -(-shape[1] // 128), TINY.code)
-    assert apply_code(of, x, code).shape == shape
+    assert apply_code(operator, x, code).shape == shape
 
 
 def test_where_nothing_is_padded_the_networks_see_the_picture_itself(tiny):
     x, y = jax.random.uniform(jax.random.key(0), (2, 256, 128, 3))
-    of = tiny[False]
-    mean, deviation = of.extract(x, y)
+    operator = tiny[False]
+    mean, deviation = operator.extract(x, y)
     assert not np.asarray(deviation).any()
-    np.testing.assert_allclose(extract_code(of, np.asarray(x), np.asarray(y)), mean, atol=1e-5)
-    expected, without = (np.clip(of.blur(x, k), 0, 1) for k in (mean, jnp.zeros_like(mean)))
-    np.testing.assert_allclose(apply_code(of, np.asarray(x), np.asarray(mean)), expected, atol=1e-4)
+    np.testing.assert_allclose(extract_code(operator, np.asarray(x), np.asarray(y)), mean, atol=1e-5)
+    expected, without = (np.clip(operator.blur(x, k), 0, 1) for k in (mean, jnp.zeros_like(mean)))
+    np.testing.assert_allclose(apply_code(operator, np.asarray(x), np.asarray(mean)), expected, atol=1e-4)
     assert np.abs(expected - without).max() > 0.005
 
 
-def test_tiles_show_no_seams(tiny, monkeypatch):
+def test_tiles_show_no_seams(tiny):
     x, y = np.asarray(jax.random.uniform(jax.random.key(0), (2, 640, 150, 3)))
     x, y = (np.asarray(blur(jnp.asarray(v), jnp.full((9, 9), 1 / 81))) for v in (x, y))
-    of = tiny[False]
-    code = extract_code(of, x, y)
-    whole = apply_code(of, x, code)
-    monkeypatch.setattr("jbid.methods.explore.transfer.TILE", 3)
-    tiled = apply_code(of, x, code)
+    operator = tiny[False]
+    code = extract_code(operator, x, y)
+    whole = apply_code(operator, x, code)
+    tiled = apply_code(operator, x, code, tile=3)
     assert np.abs(tiled - whole).max() < 0.02
     assert np.abs(np.diff(tiled - whole, axis=0)).max() < 0.01
 
@@ -190,9 +190,9 @@ def test_a_code_keeps_its_places_in_a_picture_of_another_size():
 def test_drawn_codes_are_spread_like_those_that_they_are_fitted_to_and_much_alike(tiny):
     rng = np.random.default_rng(0)
     known = rng.standard_normal((5000, 8)) @ rng.standard_normal((8, 8)) + 3
-    of = tiny[True]._replace(codes=blur_operator.fit_codes(jnp.asarray(known, jnp.float32)))
+    operator = tiny[True]._replace(codes=blur_operator.fit_codes(jnp.asarray(known, jnp.float32)))
     keys = jax.random.split(jax.random.key(0), 2000)
-    draw = jax.jit(jax.vmap(lambda key: blur_operator.sample_code(of, key, (256, 130, 3))))
+    draw = jax.jit(jax.vmap(lambda key: blur_operator.sample_code(operator, key, (256, 130, 3))))
     codes = np.asarray(draw(keys))
     assert codes.shape == (2000, 2, 2, 8)
     np.testing.assert_allclose(codes.mean((0, 1, 2)), known.mean(0), atol=0.4)
@@ -283,22 +283,22 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
         assert sharp.shape == blurred.shape
         return kernel.reshape(1, 1, 81), None
 
-    of = blur_operator.Operator(extract, fake_blur, 81, None)
+    operator = blur_operator.Operator(extract, fake_blur, 81, None)
     for generator in (
-        method_of_explore.free_code(of),
-        method_of_explore.dip_code(of, kernel_wizard.KernelDip(4, 81, 1), 0.0),
+        generators.free_code(operator),
+        generators.dip_code(operator, kernel_wizard.KernelDip(4, 81, 1), 0.0),
     ):
         params, code = generator.init(jax.random.key(0), y)
         params = generator.fit(params, code, kernel)
         np.testing.assert_allclose(generator.apply(params, code, None), kernel.reshape(1, 1, 81), atol=1e-5)
     net = Skip(scales=1, channels=4, skip_channels=2, out_channels=3)
-    image = method_of_explore.changed(
-        network_generator(net, lambda y: (*y.shape[:2], 8)), lambda y: y.shape, method_of_explore._deconvolved
+    image = generators.residual_generator(
+        network_generator(net, lambda y: (*y.shape[:2], 8)), lambda y: y.shape, generators._deconvolve
     )
     params, code = jax.jit(image.init)(jax.random.key(0), y)
     first = jax.jit(lambda p, c: image.apply(image.fit(p, c, kernel), c, None))(params, code)
     assert psnr(np.asarray(first), np.asarray(x)) > psnr(np.asarray(y), np.asarray(x)) + 3
-    shown = method_of_explore.shown_kernel(of, x, kernel.reshape(1, 1, 81), (15, 15))
+    shown = equivalent_kernel(operator, x, kernel.reshape(1, 1, 81), (15, 15))
 
     def likeness(a, b):
         # over shifts, but not over turns
@@ -314,7 +314,8 @@ def test_the_kernel_network_has_the_authors_size():
 
 
 def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(0)
     state, channels = {}, 3
     plan = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
@@ -352,14 +353,14 @@ def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
         (dict(loss="l1"), "loss"),
         (dict(scheme="both"), "scheme"),
         (dict(kernel_weights=(1.0,)), "kernel_weights"),
-        (dict(kernel=np.ones((9, 9)) / 81), "no convolution kernel"),
+        (dict(kernel=np.ones((9, 9)) / 81), "must be None"),
         (dict(loss="perceptual"), "vgg"),
-        (dict(scheme="alternating", kernel_steps=0, warm_up=0, steps=4), "kernel_steps 0"),
-        (dict(warm_up=4, steps=4), "more than the 4 of warm_up"),
-        (dict(channels=0), "channels 0"),
-        (dict(image_lr=-1.0), "image_lr -1.0"),
-        (dict(input_noise=-1.0), "input_noise -1.0"),
-        (dict(scheme="alternating", kernel_steps=2, warm_up=0, steps=4), "such as 6"),
+        (dict(scheme="alternating", kernel_steps=0, warm_up=0, steps=4), "`kernel_steps` must be at least 1"),
+        (dict(warm_up=4, steps=4), "exceed the 4"),
+        (dict(channels=0), "`channels` must be above 0"),
+        (dict(image_lr=-1.0), "`image_lr` must be above 0"),
+        (dict(input_noise=-1.0), "`input_noise` must be at least 0"),
+        (dict(scheme="alternating", kernel_steps=2, warm_up=0, steps=4), "Try 6"),
     ],
 )
 def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
@@ -370,7 +371,7 @@ def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
 
 def test_explore_refuses_a_picture_that_is_too_large_for_its_network(folder, monkeypatch):
     monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
-    with pytest.raises(ValueError, match="expected at most"):
+    with pytest.raises(ValueError, match="at most"):
         explore(9, weights=folder, **SMALL).init(jax.random.key(0), jax.ShapeDtypeStruct((4000, 4000, 3), jnp.float32))
 
 
@@ -417,7 +418,7 @@ def test_kernels_are_drawn_in_the_proportion_of_their_models(sources, monkeypatc
         drawn.append(model)
         return lambda seed, sharp: sharp[4:-4, 4:-4]
 
-    monkeypatch.setattr(data, "_blurrer", blurrer)
+    monkeypatch.setattr(data, "_blur_with_random_kernel", blurrer)
     found = data.pairs(32, 0, photos=str(sources / "photos"), size=9, shares={"camera": 3, "trajectory": 1})
     for i in range(60):
         assert found[i].blurred.shape == (32, 32, 3)
@@ -432,7 +433,7 @@ def test_pairs_are_no_frames(tmp_path):
             write_image(tmp_path / "test" / name, np.zeros((4, 4, 1)))
     for i in range(16):
         write_image(tmp_path / "clip" / f"{i}.png", np.zeros((4, 4, 1)))
-    assert [[path.parent.name for path in clip] for clip in data.clips(tmp_path)] == [["clip"] * 16]
+    assert [[path.parent.name for path in clip] for clip in data.find_clips(tmp_path)] == [["clip"] * 16]
 
 
 def test_averaged_frames_are_linear_in_light():
@@ -443,9 +444,9 @@ def test_averaged_frames_are_linear_in_light():
 
 def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatch):
     used = {True: set(), False: set()}
-    seen = data._frame
+    seen = data._read_frame
     for apart in used:
-        monkeypatch.setattr(data, "_frame", lambda path, apart=apart: (used[apart].add(path.name), seen(path))[1])
+        monkeypatch.setattr(data, "_read_frame", lambda path, apart=apart: (used[apart].add(path.name), seen(path))[1])
         source = data.pairs(128, 0, frames=str(sources / "frames"), held_out=apart)
         for i in range(60):
             source[i]
@@ -458,12 +459,12 @@ def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatc
         (dict(), "no pairs"),
         (dict(folder="/nowhere"), "/nowhere"),
         (dict(frames="photos"), "consecutive frames"),
-        (dict(folder="photos"), "no pairs there"),
+        (dict(folder="photos"), "no pairs found"),
         (dict(photos="photos", mix={"sound": 1}), "sound"),
-        (dict(photos="photos", mix={"photos": 1, "frames": 1}), "asks for frames"),
+        (dict(photos="photos", mix={"photos": 1, "frames": 1}), "none for frames"),
         (dict(photos="photos", shares={"sound": 1}), "sound"),
         (dict(photos="photos", shares={"camera": 0}), "shares"),
-        (dict(photos="photos", kernels="frames"), "even side"),
+        (dict(photos="photos", kernels="frames"), "odd sides"),
     ],
 )
 def test_bad_sources_are_named(sources, given, words, monkeypatch):
@@ -474,18 +475,17 @@ def test_bad_sources_are_named(sources, given, words, monkeypatch):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    monkeypatch.setattr(wizard, "WIDTHS", {"compact": GATED})
-    monkeypatch.setattr(training, "HELD_OUT", 2)
-    monkeypatch.setattr(training, "FOR_CODES", 8)
+    monkeypatch.setattr(wizards, "WIDTHS", {"compact": GATED})
 
 
 def trained(sources, folder, until=None, **changes):
-    settings = training.Settings(
-        **dict(photos=str(sources / "photos"), size=9, crop=128, width="compact", batch=2, rate=1e-3, steps=20)
+    settings = training.Config(
+        **FEW
+        | dict(photos=str(sources / "photos"), size=9, crop=128, width="compact", batch=2, rate=1e-3, steps=20)
         | changes
     )
     about = {"settings": settings._asdict()}
-    stop = None if until is None else (lambda now: now.step >= until)
+    context = stoppable(lambda progress: until is not None and progress.step >= until)
     made = training.training(settings)
     loop.train(
         made,
@@ -494,7 +494,8 @@ def trained(sources, folder, until=None, **changes):
         seconds=0,
         settings=settings._asdict(),
         about=about,
-        on_chunk=stop,
+        on_progress=context.on_progress,
+        is_cancelled=context.is_cancelled,
         resume=(folder / "checkpoint").exists(),
     )
     return settings
@@ -512,7 +513,7 @@ def test_a_resumed_operator_is_the_uninterrupted_one(sources, narrow):
 
 
 def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
-    settings = training.Settings(pairs=str(sources / "pairs"), crop=128, width="compact", batch=2, rate=1e-2)
+    settings = training.Config(pairs=str(sources / "pairs"), crop=128, width="compact", batch=2, rate=1e-2)
     made = training.training(settings)
     state, pair, step = jax.jit(made.init)(jax.random.key(0)), made.batch(0), jax.jit(made.step)
     told = []
@@ -525,21 +526,21 @@ def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(single=True, width="published"), "three colors"),
-        (dict(margin=64), "margin 64"),
-        (dict(warm_up=20, steps=20), "warm_up 20"),
-        (dict(crop=100), "crop 100"),
+        (dict(single=True, width="published"), "three channels"),
+        (dict(margin=64), "`margin` must"),
+        (dict(warm_up=20, steps=20), "`warm_up` must"),
+        (dict(crop=100), "`crop` must"),
     ],
 )
 def test_settings_of_the_operator_that_make_no_sense_are_refused(sources, changes, words):
     given = dict(pairs=str(sources / "pairs"), crop=128, width="compact") | changes
     with pytest.raises(ValueError, match=words):
-        training.training(training.Settings(**given))
+        training.training(training.Config(**given))
 
 
 def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
     trained(sources, sources / "plain")
-    settings = training.Settings(
+    settings = training.Config(
         photos=str(sources / "photos"),
         size=9,
         crop=128,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jbid import methods
 from jbid.cli.main import main
 from jbid.engine.driver import run
 from jbid.io.images import write_image
@@ -18,7 +19,6 @@ from jbid.io.weights import load
 from jbid.kernel_estimation.learned import corrector_input, learned_kernel, predict_kernel
 from jbid.kernel_estimation.ranking import NO_TERMS, Candidate
 from jbid.kernel_estimation.search import KernelEstimate
-from jbid.methods import size_for
 from jbid.methods.gkpile import gkpile, latent_kernel
 from jbid.metrics import kernel_similarity
 from jbid.nets.corrector import KernelCorrector
@@ -28,8 +28,7 @@ from jbid.ops import motion
 from jbid.ops.conv import blur
 from jbid.pipeline.config import resolve
 from jbid.pipeline.prepare import prepare
-from jbid.pipeline.resume import identity
-from jbid.pipeline.solve import initial_kernels
+from jbid.pipeline.resume import run_identity
 from jbid.pretrain import loop
 from jbid.pretrain.loop import ship
 from tests.torch_names import discriminator_variables, drawn_weights, encoder_variables, generator_variables
@@ -161,22 +160,22 @@ def test_bad_options_are_named(options, words):
 
 def test_other_sizes_take_the_next_larger_generator(folder, blurred):
     options = {"weights": str(folder)}
-    assert [size_for("gkpile", options, size) for size in (9, 31, 33)] == [31, 31, 31]
-    assert size_for("selfdeblur", {}, 33) == 33
-    settings = resolve([("test", {"method": "gkpile", "start": "uniform", "weights": str(folder)})])
+    assert [methods.get("gkpile").fitting_size(options, size) for size in (9, 31, 33)] == [31, 31, 31]
+    assert methods.get("selfdeblur").fitting_size({}, 33) == 33
+    settings = resolve([("test", {"method": "gkpile", "init": "uniform", "weights": str(folder)})])
     picture = np.asarray(blurred)
     task = prepare(picture, settings._replace(kernel_size=17))
     assert task.kernel_shape == (31, 31) and task.warnings == ()
-    with pytest.raises(ValueError, match="kernel size 33 is larger than 31"):
+    with pytest.raises(ValueError, match="at most 31 .* got 33"):
         prepare(picture, settings._replace(kernel_size=33))
 
 
 def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch):
     found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], fits=[], warning=None)
-    monkeypatch.setattr("jbid.pipeline.prepare._edges", lambda *args: found)
+    monkeypatch.setattr("jbid.pipeline.prepare._estimate", lambda *args: found)
     settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
     task = prepare(np.zeros((120, 120, 1), np.float32), settings)
-    assert task.kernel_shape == (31, 31) and "takes one of 31" in task.warnings[0]
+    assert task.kernel_shape == (31, 31) and "gkpile takes 31" in task.warnings[0]
 
 
 def test_any_size_may_be_asked_for(folder):
@@ -185,19 +184,19 @@ def test_any_size_may_be_asked_for(folder):
     assert resolve([("test", values | {"kernel_size": 9})], known_kernel=True).options["loss"] == "ssim"
     with pytest.raises(ValueError, match="odd"):
         resolve([("test", values | {"kernel_size": 18})])
-    with pytest.raises(ValueError, match="--seeds 3"):
-        resolve([("test", values | {"start": "edges+uniform+encoder"})])
+    with pytest.raises(ValueError, match="`n_seeds` must be at least 3"):
+        resolve([("test", values | {"init": "edges+uniform+learned"})])
 
 
 def test_other_weights_make_another_run(folder, tmp_path):
     loop.export(folder, tmp_path, "generator_31")
     settings = resolve([("test", {"method": "gkpile", "weights": str(tmp_path)})])
-    before = identity(settings)
+    before = run_identity(settings)
     ship(tmp_path, "operator", {"a": np.zeros(1)}, {})
-    assert identity(settings) == before  # which this method does not read
+    assert run_identity(settings) == before  # which this method does not read
     variables = jax.tree.map(lambda x: x + 1, load("generator_31", tmp_path))
     ship(tmp_path, "generator_31", variables, {})
-    assert identity(settings) != before
+    assert run_identity(settings) != before
     assert load("generator_31", tmp_path)["params"]["norms_0"]["bias"].min() > 0.5
 
 
@@ -205,7 +204,7 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
     near = list(np.asarray(motion.motion_kernels(jax.random.key(2), 31, 2)))
     candidates, gray = [Candidate("planted", NO_TERMS, None)], np.asarray(blurred)[..., 0]
     found = KernelEstimate(near[0], (31, 31), candidates, near, near, gray, None)
-    monkeypatch.setattr("jbid.pipeline.prepare._edges", lambda *args: found)
+    monkeypatch.setattr("jbid.pipeline.prepare._estimate", lambda *args: found)
     write_image(tmp_path / "photo.png", blurred)
     options = ["--method=gkpile", f"--set=weights={folder}", "--set=channels=4", "--set=scales=1", "--kernel-size=31"]
     call = [
@@ -213,7 +212,7 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
         str(tmp_path / "photo.png"),
         *options,
         "--steps=2",
-        "--start=edges+encoder",
+        "--init=edges+learned",
         "--out",
         str(tmp_path),
     ]
@@ -221,11 +220,11 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
     assert main([*call, "--seeds=2"]) == 0
     report = json.loads((tmp_path / "photo.json").read_text())
     names = {candidate["name"] for candidate in report["candidates"]}
-    assert {"start from edges", "start from encoder", "seed 0", "seed 1"} <= names
-    values = {"method": "gkpile", "start": "edges+encoder", "seeds": 2, "weights": str(folder), "kernel_size": 31}
+    assert {"initial kernel: edges", "initial kernel: learned", "seed 0", "seed 1"} <= names
+    values = {"method": "gkpile", "init": "edges+learned", "n_seeds": 2, "weights": str(folder), "kernel_size": 31}
     task = prepare(np.asarray(blurred), resolve([("test", values)]))
-    assert [start.name for start in task.starts] == ["edges", "encoder"]
-    starts = initial_kernels(task, 3)
+    assert [item.name for item in task.initial_kernels] == ["edges", "learned"]
+    starts = task.kernels_of_seeds(3)
     np.testing.assert_array_equal(starts[0], starts[2])
     assert not np.array_equal(starts[0], starts[1])
     np.testing.assert_allclose(starts.sum((1, 2)), 1, rtol=1e-5)
@@ -245,7 +244,7 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
         (tmp_path / file.name).write_bytes(file.read_bytes())
     variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
     ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
-    made = predict_kernel(types.SimpleNamespace(picture=np.asarray(blurred)[..., 0]), 31, tmp_path)
+    made = predict_kernel(types.SimpleNamespace(image=np.asarray(blurred)[..., 0]), 31, tmp_path)
     z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
 
@@ -255,7 +254,7 @@ def test_the_encoders_kernel_gives_way_where_it_looks_much_worse(blurred, kernel
     picture = np.asarray(blurred)[..., 0]
     for of_edges, of_network in ((true, wrong), (wrong, true)):
         monkeypatch.setattr("jbid.kernel_estimation.learned.predict_kernel", lambda *args, k=of_network: k)
-        made = learned_kernel(types.SimpleNamespace(kernel=of_edges, picture=picture), 31)
+        made = learned_kernel(types.SimpleNamespace(kernel=of_edges, image=picture), 31)
         assert kernel_similarity(made, true, 4) > 0.9 > kernel_similarity(wrong, true, 4)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
     # the second time the fits have brought it nearer, the first time it is the edges' own

@@ -19,8 +19,7 @@ from jbid.engine.driver import run
 from jbid.engine.wrappers import lowest_loss, over_seeds
 from jbid.io import torch_weights
 from jbid.io.images import read_image, write_image
-from jbid.methods.explore import manifold
-from jbid.methods.explore import method as method_of_explore
+from jbid.methods.explore import generators, manifold
 from jbid.methods.explore.method import explore
 from jbid.metrics import psnr
 from jbid.nets import stylegan2
@@ -30,6 +29,7 @@ from jbid.ops.motion import gaussian_process_kernel
 from jbid.pretrain import loop
 from jbid.pretrain import text_lines as training
 from jbid.types import Estimate, Method, MethodOutput, StepInfo
+from tests.helpers import stoppable
 
 WIDTH, CHANNELS = 16, (12, 10, 8)
 CONFIG = Path(__file__).parent.parent / "configs" / "explore_lines.toml"
@@ -111,7 +111,8 @@ def in_torch(torch, state, latents, noises):
 
 
 def test_the_generator_is_that_of_the_pytorch_port(state):
-    torch = pytest.importorskip("torch")
+    import torch
+
     assert stylegan2.layers(state) == 6 and stylegan2.shape(state) == (16, 16, 3)
     shapes = stylegan2.noise_shapes(state)
     assert shapes == [(4, 4), (8, 8), (8, 8), (16, 16), (16, 16)]
@@ -132,7 +133,8 @@ def test_the_generator_is_that_of_the_pytorch_port(state):
 
 @pytest.fixture
 def file(tmp_path, state):
-    torch = pytest.importorskip("torch")
+    import torch
+
     path = tmp_path / "generator.pt"
     # as a training leaves it
     saved = {"g_ema": {name: torch.tensor(value) for name, value in state.items()}, "args": argparse.Namespace(size=16)}
@@ -187,11 +189,9 @@ def test_statistics_of_the_mapping_are_those_of_a_gaussian_behind_a_leaky_relu()
 
 @pytest.fixture
 def few(monkeypatch):
-    from jbid.methods.explore import method as module
-
     fit = manifold.fit_gaussian
-    monkeypatch.setattr(module, "fit_gaussian", lambda *args: fit(*args, 20_000))
-    module._style.cache_clear()
+    monkeypatch.setattr(generators, "fit_gaussian", lambda *args: fit(*args, 20_000))
+    generators.style_images.cache_clear()
 
 
 SETTINGS = dict(image_net="stylegan2", blur_model="convolution", loss="mse", loss_weight=100.0, warm_up=0, image_lr=0.2)
@@ -228,7 +228,7 @@ def test_the_lowest_loss_is_kept():
         return state + 1, StepInfo(jnp.array([3.0, 1.0, 2.0])[t], Estimate(state, state), jnp.array(False))
 
     plain = Method(
-        lambda key, blurred, start=None: jnp.array(0.0),
+        lambda key, blurred, init_kernel=None: jnp.array(0.0),
         step,
         lambda state: Estimate(state, state),
         lambda e, y: MethodOutput(*e),
@@ -243,7 +243,8 @@ def test_the_lowest_loss_is_kept():
 
 
 def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     with pytest.raises(ValueError, match="16x16"):
         explore(5, generator=file, **SETTINGS).init(jax.random.key(0), jnp.zeros((20, 16, 3)))
     torch.save({"a": torch.zeros(2)}, tmp_path / "a.pt")
@@ -259,9 +260,8 @@ def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
 def narrow(monkeypatch):
     for name in ("LineDecoder", "LineEncoder"):
         small = partial(getattr(nets, name), width=8, depth=1)
-        for where in (training, method_of_explore):
+        for where in (training, generators):
             monkeypatch.setattr(where, name, small, raising=False)
-    monkeypatch.setattr(training, "HELD_OUT", 4)
 
 
 def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
@@ -274,13 +274,14 @@ def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
 
 
 def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_manifold(tmp_path, narrow):
-    settings = training.Settings(width=48, steps=20, batch=2)
+    settings = training.Config(width=48, steps=20, batch=2, held_out=4)
 
     def train(folder, until=None):
-        stop = None if until is None else (lambda now: now.step >= until)
+        context = stoppable(lambda progress: until is not None and progress.step >= until)
         made = training.training(settings)
         resume = (folder / "checkpoint").exists()
-        options = dict(seconds=0, settings=settings._asdict(), about={"settings": {}}, on_chunk=stop, resume=resume)
+        options = dict(seconds=0, settings=settings._asdict(), about={"settings": {}}, resume=resume)
+        options |= dict(on_progress=context.on_progress, is_cancelled=context.is_cancelled)
         loop.train(made, settings.steps, folder, **options)
 
     train(tmp_path / "whole")

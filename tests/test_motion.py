@@ -39,11 +39,11 @@ def test_same_key_same_bits_and_kernels_differ(model):
 
 def test_a_kernel_is_bright_where_the_camera_rests():
     path = jnp.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 2.0]])
-    kernel = motion._drawn(path, jnp.ones(4), 7)
+    kernel = motion._draw(path, jnp.ones(4), 7)
     np.testing.assert_allclose(kernel[3, 3:6], [0.25, 0.25, 0.5])
     assert kernel.sum() == 1
     # half way between two pixels it is shared
-    np.testing.assert_allclose(motion._drawn(jnp.array([[0.5, 0.0]]), jnp.ones(1), 5)[2:4, 2], [0.5, 0.5])
+    np.testing.assert_allclose(motion._draw(jnp.array([[0.5, 0.0]]), jnp.ones(1), 5)[2:4, 2], [0.5, 0.5])
 
 
 def test_trajectories_have_a_fixed_length_and_exposure_cuts_them():

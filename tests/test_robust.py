@@ -12,9 +12,9 @@ from skimage.metrics import structural_similarity
 
 from jbid import losses
 from jbid.engine.checkpoint import Checkpoint
-from jbid.engine.driver import run
+from jbid.engine.driver import RunContext, run
 from jbid.engine.wrappers import early_stopping
-from jbid.methods.robust import located, robust, siren_kernel
+from jbid.methods.robust import restore_best_window, robust, siren_kernel
 from jbid.metrics import kernel_similarity
 from jbid.nets.siren import Siren
 from jbid.ops.alignment import best_window, window_similarity
@@ -23,8 +23,9 @@ from jbid.ops.kernels import shift_kernel
 from jbid.ops.motion import gaussian_process_kernel
 from jbid.ops.noise import gaussian_noise
 from jbid.pipeline.config import resolve
-from jbid.pipeline.solve import deblur
+from jbid.pipeline.solve import restore
 from jbid.types import Estimate, Method, MethodOutput, StepInfo
+from tests.helpers import stoppable
 from tests.test_engine import third_loss
 
 TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
@@ -53,9 +54,14 @@ def planted(valley: int, shape=(40, 50, 1)) -> Method:
         estimate = Estimate(truth + noise * jax.random.normal(key, shape), jnp.full((3, 3), t, float))
         return state | {"last": estimate, "steps": state["steps"] + 1}, StepInfo(noise, estimate, jnp.array(False))
 
-    def init(key, blurred, start=None):
+    def init(key, blurred, init_kernel=None):
         last = Estimate(jnp.zeros(shape), jnp.zeros((3, 3)))
-        return {"key": key, "valley": jnp.array(valley) if start is None else start, "last": last, "steps": 0}
+        return {
+            "key": key,
+            "valley": jnp.array(valley) if init_kernel is None else init_kernel,
+            "last": last,
+            "steps": 0,
+        }
 
     return Method(init, step, lambda state: state["last"], lambda e, blurred: MethodOutput(e.image, e.kernel))
 
@@ -116,13 +122,13 @@ def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
     valleys = jnp.array([40, 90])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     both = of_two(method)
-    result = run(both, keys, photo(), 1000, start=valleys)
+    result = run(both, keys, photo(), 1000, init_kernel=valleys)
     assert len(result.losses) < 200 and result.is_complete and (result.stopped > 0).all()
     assert result.stopped[0] < result.stopped[1] - 30
     # frozen: not one step of its own more
     np.testing.assert_array_equal(result.state.inner["steps"], result.stopped)
     for i in range(2):
-        alone = run(method, keys[i], photo(), 1000, start=valleys[i])
+        alone = run(method, keys[i], photo(), 1000, init_kernel=valleys[i])
         assert alone.stopped == result.stopped[i]
         np.testing.assert_allclose(alone.output.image, result.output.image[i], atol=1e-6)
 
@@ -138,14 +144,15 @@ def test_patience_goes_by_the_noise_level():
 def test_interrupted_early_stopping_goes_on_as_if_it_had_not_been(tmp_path):
     method = of_two(early_stopping(planted(0), window=5, patience=20))
     keys, valleys = jax.vmap(jax.random.key)(jnp.arange(2)), jnp.array([40, 120])
-    whole = run(method, keys, photo(), 500, start=valleys)
+    whole = run(method, keys, photo(), 500, init_kernel=valleys)
     first = Checkpoint(tmp_path / "c")
-    half = run(method, keys, photo(), 500, start=valleys, checkpoint=first, on_chunk=lambda now: now.step == 100)
+    context = stoppable(lambda progress: progress.step == 100, checkpoint=first)
+    half = run(method, keys, photo(), 500, init_kernel=valleys, context=context)
     first.close()
     # one has stopped by then, the other has not
     assert not half.is_complete and list(half.stopped > 0) == [True, False]
     second = Checkpoint(tmp_path / "c")
-    resumed = run(method, keys, photo(), 500, start=valleys, checkpoint=second)
+    resumed = run(method, keys, photo(), 500, init_kernel=valleys, context=RunContext(checkpoint=second))
     second.close()
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(resumed.stopped, whole.stopped)
@@ -184,7 +191,7 @@ def test_image_and_kernel_are_moved_back_together():
     moved = shift_kernel(frame, 5, -4)
     y = blur(x, moved)
     # a latent image of half the brightness and a kernel of twice the sum are the same to the data term
-    restored = located(Estimate(x / 2, moved * 2), y, threshold=0.01)
+    restored = restore_best_window(Estimate(x / 2, moved * 2), y, threshold=0.01)
     assert restored.kernel.shape == frame.shape and restored.image.shape == y.shape
     np.testing.assert_allclose(restored.kernel.sum(), 1, atol=1e-5)
     assert kernel_similarity(restored.kernel, small) > 0.99
@@ -201,7 +208,7 @@ def test_a_kernel_that_fills_its_frame_is_not_cut_off(peak, tail):
     kernel = kernel.at[path[:, 0], path[:, 1]].add(0.4 / 60)
     x = photo(60 + 9, 70 + 8)
     # the peak, and so the window that looks most like the picture, is far from the middle
-    restored = located(Estimate(x, kernel), blur(x, kernel), threshold=0.001)
+    restored = restore_best_window(Estimate(x, kernel), blur(x, kernel), threshold=0.001)
     assert kernel_similarity(restored.kernel, kernel) > 0.999
 
 
@@ -271,7 +278,7 @@ def test_siren_starts_at_sum_one_and_takes_the_shape_of_a_kernel():
     [
         dict(),
         dict(normalize="sum", loss="mse"),
-        dict(kernel_net="mlp", regularizer="l1", weight=1e-3),
+        dict(kernel_net="mlp", regularizer="l1", reg_weight=1e-3),
         dict(kernel_net="skip", regularizer="none"),
         dict(latent="exact", stop=False),
     ],
@@ -285,7 +292,7 @@ def test_every_variant_runs_and_lowers_its_loss(blurred, options):
 
 
 def test_variants_differ(blurred):
-    options = [dict(), dict(siren_omega=10.0), dict(siren_first_omega=60.0), dict(weight=1e-3)]
+    options = [dict(), dict(siren_omega=10.0), dict(siren_first_omega=60.0), dict(reg_weight=1e-3)]
     init = jax.jit(robust(9, **TINY).init)
     told = [third_loss(robust(9, **{**TINY, **o}), blurred, init) for o in options]
     told.append(third_loss(robust(9, **TINY, delta=0.2, stop=False), blurred))
@@ -293,7 +300,7 @@ def test_variants_differ(blurred):
 
 
 @pytest.mark.parametrize(
-    "method, stop, sigma, finished",
+    "method, stop, sigma, is_deconvolved",
     [
         ("robust", True, 0.15, False),
         ("robust", True, 0.02, True),
@@ -301,13 +308,15 @@ def test_variants_differ(blurred):
         ("selfdeblur", None, 0.15, True),
     ],
 )
-def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(blurred, method, stop, sigma, finished):
+def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(
+    blurred, method, stop, sigma, is_deconvolved
+):
     tiny = {name: value for name, value in TINY.items() if method == "robust" or name != "siren_width"}
     options = tiny | ({} if stop is None else {"stop": stop})
-    options |= {"method": method, "kernel_size": 9, "start": "random", "steps": 2, "patch": 0}
+    options |= {"method": method, "kernel_size": 9, "init": "random", "steps": 2, "patch": 0}
     noisy = np.asarray(gaussian_noise(jax.random.key(0), blurred, sigma))
-    answer = deblur([noisy], resolve([("test", options)]))[0]
-    assert answer.finished == finished
+    answer = restore([noisy], resolve([("test", options)]))[0]
+    assert answer.is_deconvolved == is_deconvolved
 
 
 @pytest.mark.parametrize(
@@ -319,9 +328,9 @@ def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(bl
         (dict(regularizer="tv"), "l1_over_l2"),
         (dict(latent="half"), "enlarged"),
         (dict(normalize="max"), "sum"),
-        (dict(siren_omega=0.0), "positive"),
+        (dict(siren_omega=0.0), "above 0"),
         (dict(siren_width=0), "at least 1"),
-        (dict(window=1), "window 1, expected at least 2"),
+        (dict(window=1), "`window` must be at least 2, got 1"),
         (dict(patience=-5), "at least 1"),
     ],
 )

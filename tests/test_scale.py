@@ -372,7 +372,14 @@ def free_port():
 
 def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder, tmp_path):
     out = tmp_path / "both.json"
-    tiny = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2", "--start=random"]
+    tiny = [
+        "--set=channels=4",
+        "--set=skip_channels=2",
+        "--set=scales=1",
+        "--steps=2",
+        "--init=random",
+        "--preset=quick",
+    ]
     command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_folder), "--kernel-size=11", *tiny]
     command += ["--limit=2", "--no-full", "--out", str(out)]
 
@@ -409,23 +416,25 @@ def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder
 
 
 LEAVING = """
-import argparse, sys, time, jax
-from jbid.cli.main import started
+import sys, time, jax
+from jbid.runtime.commandline import create_app, execute, run
 from jbid.runtime.console import interruptible
 from jbid.runtime.distributed import wait_for_all
-def work(args):
+_, port, index, how = sys.argv
+def work():
     jax.devices()
     print("ready", flush=True)
-    if args.index == 0:
+    if index == "0":
         wait_for_all("nothing")
-    if args.how == "error":
+    if how == "error":
         raise ValueError("no such thing")
-    with interruptible() as asked:
-        while not asked:
+    with interruptible() as interrupt:
+        while not interrupt.is_set():
             time.sleep(0.1)
     raise KeyboardInterrupt
-_, port, index, how = sys.argv
-sys.exit(started(argparse.Namespace(distributed=f"localhost:{port},2,{index}", index=int(index), how=how, run=work)))
+app = create_app("test", "A command.")
+app.default(lambda: execute(work, f"localhost:{port},2,{index}"))
+sys.exit(run(app, []))
 """
 
 
@@ -460,7 +469,14 @@ def test_two_processes_share_a_folder_of_photos(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in "abc":
         write_image(tmp_path / "photos" / f"{name}.png", rng.random((40, 36, 1), np.float32))
-    tiny = ["--set=channels=4", "--set=skip_channels=2", "--set=scales=1", "--steps=2", "--start=random"]
+    tiny = [
+        "--set=channels=4",
+        "--set=skip_channels=2",
+        "--set=scales=1",
+        "--steps=2",
+        "--init=random",
+        "--preset=quick",
+    ]
     command = [sys.executable, "-m", "jbid", "deblur", str(tmp_path / "photos"), "--kernel-size=7", *tiny]
     port = free_port()
     both = [

@@ -74,8 +74,8 @@ def _augment(arguments: dict[str, Any], count: int, out: Path, weights: Path | N
     crop, seed = arguments["crop"], arguments["seed"]
     sources = None
     if not arguments["sample"]:
-        folders = {"folder": arguments["pairs"] or "", "frames": arguments["frames"] or ""}
-        sources = pairs(crop, seed, **folders, held_out=None)
+        pair_folder, frames = arguments["pairs"] or "", arguments["frames"] or ""
+        sources = pairs(crop, seed, folder=pair_folder, frames=frames, held_out=None)
     targets = crops(arguments["target"], crop, seed + 1, held_out=None, color=True)
     folder = make_folder(out)
     mark = {"identity": fingerprint(arguments, checksums(weights or SHIPPED))}

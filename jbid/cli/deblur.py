@@ -86,8 +86,8 @@ def deblur(
         With --resume: replace results that were made with other settings.
     """
     arguments = {"method": method, "kernel_size": kernel_size, "region": region, "n_seeds": seeds, "color": color}
-    sources = [(optimization, arguments | {"linear": linear or None})]
-    return execute(lambda: _deblur(images, out, sources[0], kernel, resume, overwrite, compute), compute.distributed)
+    source = (optimization, arguments | {"linear": linear or None})
+    return execute(lambda: _deblur(images, out, source, kernel, resume, overwrite, compute), compute.distributed)
 
 
 class _Job(NamedTuple):
@@ -270,8 +270,8 @@ class _Run:
         from jbid.runtime.environment import versions_and_device
 
         path = job.path
-        report = {"input": path.name, "known_kernel": self.kernel_path.name if self.kernel_path else None}
-        report |= {**versions_and_device(), "notes": list(job.photo.notes)}
+        report: dict[str, Any] = {"input": path.name, "notes": list(job.photo.notes), **versions_and_device()}
+        report["known_kernel"] = self.kernel_path.name if self.kernel_path else None
         report |= {"complete": restoration.is_complete, "identity": job.identity}
         sharp = restoration.save(self.out, path.stem, photo=job.photo, suffix=output_suffix(path), report=report)
         for note in job.photo.notes:
@@ -281,16 +281,9 @@ class _Run:
         for warning in restoration.warnings:
             print_warning(with_flags(f"{path.name}: {warning}"))
         steps = f", {len(restoration.losses)} steps" if self.config.is_optimized else ""
-        print(
-            "{}: kernel {}x{}{}, {:.0f} s, {} -> {}".format(
-                path.stem,
-                *reversed(restoration.prepared.kernel_shape),
-                steps,
-                restoration.seconds,
-                restoration.chosen,
-                sharp,
-            )
-        )
+        rows, columns = restoration.prepared.kernel_shape
+        size = f"kernel {columns}x{rows}{steps}"
+        print(f"{path.stem}: {size}, {restoration.seconds:.0f} s, {restoration.chosen} -> {sharp}")
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:

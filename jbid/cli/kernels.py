@@ -7,13 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jbid.runtime.commandline import MAIN, PngFile, Positive, execute
+from jbid.runtime.commandline import MAIN, Count, PngFile, execute
 
 
 def kernels(
     *,
     size: Annotated[int, Parameter(group=MAIN)] = 31,
-    count: Annotated[Positive, Parameter(group=MAIN)] = 64,
+    count: Annotated[Count, Parameter(group=MAIN)] = 64,
     model: Annotated[str, Parameter(group=MAIN)] = "camera",
     seed: Annotated[int, Parameter(group=MAIN)] = 0,
     out: Annotated[PngFile, Parameter(group=MAIN)] = Path("kernels.png"),

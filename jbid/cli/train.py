@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from jbid.pretrain import NETWORKS
-from jbid.runtime.commandline import INTERRUPTED, MAIN, Assignments, Positive, Seconds, execute
+from jbid.runtime.commandline import INTERRUPTED, MAIN, Assignments, Count, Seconds, execute
 from jbid.runtime.console import RESUME_HINT
 
 
@@ -22,7 +22,7 @@ def pretrain(
     resume: Annotated[bool, Parameter(group=MAIN)] = False,
     export: Annotated[Path | None, Parameter(group=MAIN)] = None,
     checkpoint_every: Seconds = 60.0,
-    measure_every: Positive = 500,
+    measure_every: Count = 500,
 ) -> int:
     """Train a network on simulated blur. Kernels and blurred images are generated on the fly.
 

@@ -53,8 +53,8 @@ class Axis(NamedTuple):
         if self.length <= self.tile:
             return [0]
         count = math.ceil((self.length - self.overlap) / (self.tile - self.overlap))
-        step = (self.length - self.tile) / self.unit / (count - 1)
-        return [round(i * step) * self.unit for i in range(count)]
+        span = (self.length - self.tile) // self.unit
+        return [round(i * span / (count - 1)) * self.unit for i in range(count)]
 
     def weights(self, start: int) -> NDArray[np.float32]:
         """Blending weights of a tile: zero in the outer third of an overlap, then a ramp, one in the interior."""

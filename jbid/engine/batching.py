@@ -178,8 +178,7 @@ def run_batched(
             batches.halve(first, size)
             if context.on_smaller_batch:
                 context.on_smaller_batch(size, batches.usual)
-            # programs and arrays of the larger batch are in the way now
-            jax.clear_caches()
+            jax.clear_caches()  # of programs and arrays of the larger batch
             gc.collect()
             continue
         results.append(_trim(result._replace(is_complete=result.is_complete and count == steps), last - first))

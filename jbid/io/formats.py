@@ -49,6 +49,7 @@ def read_deep(path: Path, kind: str | None) -> NDArray | None:
 
 
 def _read_deep_png(path: Path) -> NDArray | None:
+    """Pixels of a 16-bit PNG; None for another bit depth."""
     content = path.read_bytes()
     # bit depth in the header chunk
     if content[24] != 16:
@@ -59,6 +60,7 @@ def _read_deep_png(path: Path) -> NDArray | None:
 
 
 def _read_deep_tiff(path: Path) -> NDArray | None:
+    """Pixels of the first page of a TIFF, channels last and zero for black; None for 8 bits."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -127,6 +129,7 @@ def write_deep_png(path: Path, pixels: NDArray, metadata: dict[str, Any]) -> Non
 
 
 def _metadata_chunks(png: bytes) -> Iterator[bytes]:
+    """Chunks of a PNG file with color profile, EXIF, resolution and texts."""
     begin = 8
     while begin < len(png):
         end = begin + 12 + int.from_bytes(png[begin : begin + 4], "big")

@@ -103,7 +103,7 @@ def _decode(path: Path) -> tuple[NDArray, dict[str, Any], Exif, list[str]]:
     if file is None:
         pixels, exif = read_deep(path, "TIFF"), Image.Exif()
         if pixels is None:
-            raise ValueError("a TIFF of an unknown kind")
+            raise ValueError("unsupported TIFF")
     else:
         with file:
             if (frames := getattr(file, "n_frames", 1)) > 1:
@@ -177,7 +177,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def write_image(path: str | Path, image: NDArray) -> None:
-    """Write (h, w), (h, w, 1) or (h, w, 3) in [0, 1] as an 8-bit file, clipped and rounded; see `read_image`."""
+    """Write an 8-bit image file, clipped and rounded; `read_image` has an example.
+
+    Args:
+        path: with the suffix of an image format, such as `.png`.
+        image: (h, w), (h, w, 1) or (h, w, 3) in [0, 1].
+
+    Raises:
+        ValueError: for an unknown suffix.
+    """
     write_photo(path, Photo(image if image.ndim == 3 else image[..., None]))
 
 
@@ -210,6 +218,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 
 
 def _quantize(x: NDArray, bits: int) -> NDArray:
+    """Values in [0, 1] as unsigned integers of 8 or 16 bits, clipped and rounded."""
     kind = np.uint16 if bits == 16 else np.uint8
     # in blocks of rows: full-size temporaries would be three times the image
     out = np.empty(x.shape, kind)

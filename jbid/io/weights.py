@@ -38,6 +38,7 @@ def manifest(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
 
 
 def _advice(folder: str | Path) -> str:
+    """End of an error message: a hint on damaged files that jbid ships."""
     return "; install jbid again" if Path(folder) == SHIPPED else ""
 
 
@@ -47,6 +48,7 @@ def checksums(folder: str | Path = SHIPPED) -> dict[str, str]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays of nested mappings, by their paths."""
     flat: dict[str, np.ndarray] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -57,9 +59,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def pack(variables: Mapping[str, Any]) -> bytes:
-    """Pack the variables of a network, nested mappings of arrays, to the content of a file in half precision.
+    """Pack the variables of a network, nested mappings of arrays, into the bytes of a file in half precision.
 
-    Equal variables give equal bytes.
+    Equal variables yield equal bytes.
     """
     out = io.BytesIO()
     # numpy.savez would write the time into the file, so that equal weights had different checksums
@@ -86,6 +88,7 @@ def unpack(content: bytes) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, checksum: str) -> dict[str, Any] | None:
+    """Variables of a file; None if its SHA-256 differs from `checksum`."""
     content = path.read_bytes()
     return unpack(content) if hashlib.sha256(content).hexdigest() == checksum else None
 

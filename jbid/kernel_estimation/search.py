@@ -144,7 +144,7 @@ def _sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
     largest = max(9, min(shape) // 4)
     if size is None:
         return [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
-    # a little more room than the blur needs, because a tight box is worse; and much less, because far too much is too
+    # slightly more than the blur needs, because a tight frame is worse; and much less, because a far larger one is too
     return [*(s for s in SIZES if s <= size // 2), min(size + 8, max(largest | 1, size))]
 
 

@@ -34,7 +34,7 @@ def kernel_sizes(options: Mapping[str, Any]) -> list[int]:
 
 
 def latent_kernel(size: int, variables: Params, space: str, *, fit_steps: int = FIT_STEPS) -> Generator:
-    """k = G^(w)(w) with w = g1(z) optimized, or k = G(z) with z, or z and the weights of G, optimized.
+    """K = G^(w)(w) with w = g1(z) optimized, or k = G(z) with z, or z and the weights of G, optimized.
 
     z ~ N(0, I) at first. The norms of G keep their statistics. The fit to an initial kernel is GAN inversion: it
     minimizes the cross-entropy of the kernel and k, from the seed's own z.
@@ -107,7 +107,7 @@ def gkpile(
     patience: int = 0,
     kernel: Array | None = None,
 ) -> Method:
-    """min over w and theta of ||G_k(w) * G_x(z_x; theta) - y||^2 (Eq. 6, Algorithm 2), by Adam.
+    """Min over w and theta of ||G_k(w) * G_x(z_x; theta) - y||^2 (Eq. 6, Algorithm 2), by Adam.
 
     G_x is SelfDeblur's skip network, G_k the pretrained kernel generator after its first layer, whose output is
     w = g1(z). The defaults are the published script's; docs/methods.md lists the differences from paper and code.
@@ -128,7 +128,7 @@ def gkpile(
     shape = kernel_shape(kernel_size, kernel)
     data_term = losses.data_term(loss, ssim_from=ssim_from, delta=delta)
     decay = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
-    size = dict(channels=channels, skip_channels=skip_channels, scales=scales, noise=input_noise)
+    size: dict[str, Any] = dict(channels=channels, skip_channels=skip_channels, scales=scales, noise=input_noise)
     method = deep_prior(
         image_prior(shape, out_channels=out_channels, non_local=non_local, dtype=dtype, **size),
         latent_kernel(shape[0], _load(shape, weights), space) if kernel is None else fixed(kernel),

@@ -106,7 +106,7 @@ def robust(
     threshold: float = 0.02,
     kernel: Array | None = None,
 ) -> Method:
-    """min mean h(K_theta * G_x(z_x) - y) + lambda ||grad x||_1 / ||grad x||_2 over both networks (Eq. 21), by Adam.
+    """Min mean h(K_theta * G_x(z_x) - y) + lambda ||grad x||_1 / ||grad x||_2 over both networks (Eq. 21), by Adam.
 
     h is the Huber function of width `delta`, lambda is `reg_weight`. G_x is the skip network without non-local blocks,
     its output of size h + kh - 1, w + kw - 1 (Eq. 16). K_theta is a SIREN on the kernel's grid with sigmoid output.

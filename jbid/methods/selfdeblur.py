@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from jax import Array
 
@@ -41,7 +41,7 @@ def selfdeblur(
     alternating: bool = False,
     kernel: Array | None = None,
 ) -> Method:
-    """min ||G_k(z_k) * G_x(z_x) - y||^2 + lambda TV(G_x(z_x)) over both networks' weights (Eq. 6), by Adam.
+    """Min ||G_k(z_k) * G_x(z_x) - y||^2 + lambda TV(G_x(z_x)) over both networks' weights (Eq. 6), by Adam.
 
     G_x is the skip network with sigmoid output, G_k an MLP with softmax output; z_x ~ U(0, 0.1) in 8 channels of the
     latent size, perturbed by N(0, input_noise^2) in every step, z_k ~ U(0, 0.1) in 200 dimensions. The options and
@@ -66,7 +66,7 @@ def selfdeblur(
     """
     shape = kernel_shape(kernel_size, kernel)
     decay = partial(adam, schedule=schedule, steps=steps, milestones=milestones)
-    size = dict(channels=channels, skip_channels=skip_channels, scales=scales, noise=input_noise)
+    size: dict[str, Any] = dict(channels=channels, skip_channels=skip_channels, scales=scales, noise=input_noise)
     return deep_prior(
         image_prior(shape, out_channels=out_channels, non_local=non_local, dtype=dtype, **size),
         kernel_prior(kernel_net, shape, **size) if kernel is None else fixed(kernel),

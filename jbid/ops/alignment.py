@@ -38,7 +38,7 @@ def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w 
     rows, columns = (
         jnp.asarray(np.unique(np.linspace(0, n - _SIDE, min(WINDOWS, n - _SIDE + 1)).astype(int))) for n in (h, w)
     )
-    # what the average of one bright pixel is around it
+    # taps of the average, from its response to an impulse
     impulse = jnp.zeros((2 * _SIDE - 1, 2 * _SIDE - 1)).at[_SIDE - 1, _SIDE - 1].set(1.0)
     weights = average(impulse)
     reach = (kh + _SIDE - 1, kw + _SIDE - 1)
@@ -62,7 +62,7 @@ def window_similarity(image: Float[Array, "H W c"], observed: Float[Array, "h w 
     return total / (len(rows) * len(columns))
 
 
-def best_window(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Int[Array, "2"]:
+def best_window(image: Float[Array, "H W c"], observed: Float[Array, "h w c"]) -> Int[Array, " 2"]:
     """Offset (down, right) of the window of the latent image that is most similar to the observed one.
 
     argmax of `window_similarity` over all offsets (Zhuang et al., section 3.1.6).

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 
-def _drawn(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, width: Array | None = None) -> Array:
+def _draw(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, width: Array | None = None) -> Array:
     """Draw a path (pixels, from the center) on a grid; the `weight` of each instant is shared among pixels, sum one.
 
     Among the four nearest ones in bilinear shares, or by a Gaussian of standard deviation `width`. The sum over
@@ -31,14 +31,14 @@ def _drawn(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, wid
     return kernel / kernel.sum()
 
 
-def _centered(path: Float[Array, "n 2"], extent: Array | float | None = None) -> Array:
+def _center(path: Float[Array, "n 2"], extent: Array | float | None = None) -> Array:
     """Path with its bounding box around zero; with `extent`, scaled so that the longer side has this length."""
     low, high = path.min(0), path.max(0)
     path = path - (low + high) / 2
     return path if extent is None else path * extent / jnp.maximum(jnp.max(high - low), 1e-6)
 
 
-def _smooth(
+def _smooth_path(
     key: Array, times: Float[Array, " n"], frequency: Float[Array, "f d"], weight: Float[Array, "f d"]
 ) -> Array:
     """Sums of waves with random phases: (n, d) positions at `times`.
@@ -62,8 +62,8 @@ def gaussian_process_kernel(
     frequency_key, phase_key, weight_key = jax.random.split(key, 3)
     frequency = jax.random.normal(frequency_key, (64, 2)) / length
     weight = jax.random.normal(weight_key, (64, 2))
-    path = _smooth(phase_key, jnp.linspace(0, 1, samples), frequency, weight)
-    return _drawn(_centered(path, extent * (size - 1)), jnp.ones(samples), size)
+    path = _smooth_path(phase_key, jnp.linspace(0, 1, samples), frequency, weight)
+    return _draw(_center(path, extent * (size - 1)), jnp.ones(samples), size)
 
 
 CANVAS, PATH_LENGTH = 64, 60.0  # DeblurGAN's, pixels
@@ -91,9 +91,9 @@ def trajectory_kernel(
     shakes = jax.random.normal(shake_key, (samples - 1, 2))
     turns = jax.random.uniform(turn_key, (samples - 1, 2))
 
-    def step(carry, now):
+    def step(carry, draws):
         x, v = carry
-        n, (chance, turn) = now
+        n, (chance, turn) = draws
         about = jnp.pi + turn - 0.5
         turned = jnp.stack(
             [jnp.cos(about) * v[0] - jnp.sin(about) * v[1], jnp.sin(about) * v[0] + jnp.cos(about) * v[1]]
@@ -105,11 +105,11 @@ def trajectory_kernel(
 
     _, path = jax.lax.scan(step, (jnp.zeros(2), velocity), (shakes, turns))
     path = path[: max(2, round(exposure * len(path)))]
-    # the whole path may be longer than the canvas is wide: it is at most 60 long, the frame 64
-    return _drawn(_centered(path) * (size / CANVAS), jnp.ones(len(path)), size)
+    # the path fits the frame: it is at most 60 pixels long, and the canvas 64 wide
+    return _draw(_center(path) * (size / CANVAS), jnp.ones(len(path)), size)
 
 
-# of camera_kernel, ranges that each kernel's own value is drawn from
+# ranges of camera_kernel; each kernel draws its own values
 EXTENT = (0.2, 0.95)  # of the kernel's side
 EXPOSURE = (0.3, 2.0)  # seconds
 TREMOR = (0.4, 9.0)  # hertz, of the slowest and the fastest movement
@@ -138,11 +138,11 @@ def camera_kernel(key: Array, size: int, *, samples: int = 400) -> Float[Array, 
     frequency = jnp.exp(jax.random.uniform(next(keys), (24, 3), minval=jnp.log(TREMOR[0]), maxval=jnp.log(TREMOR[1])))
     amplitude = jax.random.normal(next(keys), (24, 3)) * frequency ** -draw(*SLOPE)
     drift = jax.random.normal(next(keys), (3,)) * DRIFT
-    path = times[:, None] * drift + _smooth(next(keys), times, 2 * jnp.pi * frequency, amplitude)
+    path = times[:, None] * drift + _smooth_path(next(keys), times, 2 * jnp.pi * frequency, amplitude)
     path = path * jnp.array([1.0, 0.7, 0.4])
     view, _ = jnp.linalg.qr(jax.random.normal(next(keys), (3, 2)))
-    path = _centered(path @ view, draw(*EXTENT) * (size - 1) - 2)
-    kernel = _drawn(path, jnp.ones(samples), size, draw(*WIDTH))
+    path = _center(path @ view, draw(*EXTENT) * (size - 1) - 2)
+    kernel = _draw(path, jnp.ones(samples), size, draw(*WIDTH))
     kernel = kernel * jnp.exp(GRAIN * jax.random.normal(next(keys), (size, size)))
     kernel = jnp.where(kernel < 0.03 * kernel.max(), 0, kernel)
     return kernel / kernel.sum()

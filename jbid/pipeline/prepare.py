@@ -123,9 +123,12 @@ def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) ->
     region = _region(image, config)
     part = region.of(image)
     check_size(part.shape, config.kernel_size)
-    estimate, shape, initial, warnings = None, None, (), ()
+    estimate: KernelEstimate | None = None
+    warnings: tuple[str, ...] = ()
+    shape: tuple[int, int]
+    initial: tuple[InitialKernel, ...]
     if kernel is not None:
-        shape = kernel.shape
+        shape = (kernel.shape[0], kernel.shape[1])
         initial = (InitialKernel("known kernel", np.asarray(kernel, np.float32)),)
     else:
         shape, initial, estimate, warnings = _initialize(image, part, config)
@@ -168,7 +171,8 @@ def _initialize(
     from_file = read_kernel(config.init) if not names and config.init != "random" else None
     if from_file is not None:
         shape = shape or (round_up_size(max(from_file.shape)),) * 2
-    estimate, warnings = None, ()
+    estimate: KernelEstimate | None = None
+    warnings: tuple[str, ...] = ()
     if set(names) & set(ESTIMATES) or shape is None:
         estimate = _estimate(image, part, config, size)
         warnings = (estimate.warning,) if estimate.warning else ()
@@ -178,6 +182,7 @@ def _initialize(
     if config.is_optimized:
         shape, warning = _method_shape(config, shape, (h, w), is_found=estimate is not None and size is None)
         warnings += (warning,) if warning else ()
+    initial: tuple[InitialKernel, ...]
     if from_file is not None:
         initial = (InitialKernel(config.init, place_kernel(from_file, shape)),)
     else:

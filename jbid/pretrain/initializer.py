@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ class _Initializer:
         self.held_out = pair_maker(config, True)
         self.predict = jit(lambda v, y: self.generate(self.encoder.apply(v, y)))
 
-    def generate(self, z: Array) -> Array:
+    def generate(self, z: Any) -> Any:
         """Kernels G(z)."""
         return self.generator.apply(self.generator_variables, z)
 

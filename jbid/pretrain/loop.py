@@ -130,21 +130,15 @@ def train(
     """Run a training in a folder.
 
     Writes metrics.jsonl (means over ten steps, and metrics on held-out data), samples/<step>.png, checkpoint/, and at
-    the end weights/ with the network and its manifest. A resumed training ends with the same bits as an uninterrupted
-    one.
+    the end weights/. A resumed training ends with the same bits as an uninterrupted one.
 
     Args:
-        training: the training.
-        steps: number of steps.
-        folder: of the training.
-        seed: random seed.
-        resume: continue from the checkpoint; otherwise the folder's earlier training is removed.
-        seconds: time between two checkpoints.
-        every: steps between two measurements on held-out data.
-        settings: of the training, to recognize it.
-        about: entries of the manifest.
-        on_progress: called between chunks of steps.
-        is_cancelled: asked between chunks; True stops the training, which saves its state first.
+        training, steps, seed: the training, its length and random seed.
+        folder: of the training; without `resume`, an earlier training in it is removed.
+        resume: continue from the checkpoint.
+        seconds, every: time between two checkpoints, and steps between two measurements on held-out data.
+        settings, about: of the training, to recognize it; entries of the manifest.
+        on_progress, is_cancelled: called between chunks of steps; True stops the training after saving its state.
 
     Returns:
         True if all steps are done, False if the training was cancelled.

@@ -46,6 +46,8 @@ def create_app(name: str, description: str, **options: Any) -> App:
         help_format="markdown",
         default_parameter=Parameter(negative=(), show_env_var=False),
         group_parameters=MORE,
+        # otherwise cyclopts exits at Ctrl-C, and `run` could not return the exit code
+        suppress_keyboard_interrupt=False,
         **options,
     )
 
@@ -111,6 +113,7 @@ def _name(suffix: str) -> Callable[[str], Path]:
 
 # The types below are optional, so that a parameter may be None unless it is given
 Positive = Annotated[int | None, Parameter(converter=_convert(_positive))]
+Count = Annotated[int, Parameter(converter=_convert(_positive))]
 Seconds = Annotated[float, Parameter(converter=_convert(_seconds))]
 KernelSize = Annotated[int | str | None, Parameter(converter=_convert(_kernel_size("auto", "half")), n_tokens=1)]
 SetKernelSize = Annotated[
@@ -134,7 +137,7 @@ class ComputeOptions:
     memory: Annotated[Memory, Parameter(group=RESEARCH)] = None
     """Memory limit per device, such as 6GiB (default: what is free)."""
     batch: Annotated[Positive, Parameter(group=RESEARCH)] = None
-    """Images of one size per batch (default: 1 on CPU)."""
+    """Images of one size per batch (default: 1 on a CPU, 8 on each other device)."""
     distributed: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """HOST:PORT,N,I: run as process I of N with the coordinator at HOST:PORT; no value: detect a TPU pod or Slurm."""
 
@@ -208,12 +211,15 @@ def with_flags(message: str) -> str:
 
     def replace(match):
         name = match[1]
-        flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if flag in known:
-            return flag
-        return f"--set {name}" if known else flag
+        own = f"--{name.replace('_', '-')}"
+        alias = _FLAGS.get(name, own)
+        if not known:
+            return alias
+        # a command may have a parameter of this very name
+        return next((flag for flag in (own, alias) if flag in known), f"--set {name}")
 
-    return re.sub(r"`(\w+)`", replace, message)
+    # the source of an option is not repeated before it
+    return re.sub(r"`(\w+)`", replace, message).replace("--set: --set ", "--set ")
 
 
 def _report(error: BaseException) -> int:
@@ -255,6 +261,14 @@ def execute(command: Callable[[], int], distributed: str | None = None, hint: st
         return leave_early(_report(error))
 
 
+def guard(command: Callable[[], int | None]) -> int:
+    """Exit code of a command, or of its error, which prints one line; for commands without an application, too."""
+    try:
+        return command() or 0
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(error)
+
+
 def run(app: App, arguments: Sequence[str] | None = None, renamed: Mapping[str, str] = RENAMED) -> int:
     """Run an application: 0; 2 for bad input, after one line on stderr; 130 after Ctrl-C.
 
@@ -276,8 +290,4 @@ def run(app: App, arguments: Sequence[str] | None = None, renamed: Mapping[str, 
                 show(message, category, *rest, **options)
 
         warnings.showwarning = show_note
-        try:
-            code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-            return int(code or 0)
-        except (Exception, KeyboardInterrupt) as error:
-            return _report(error)
+        return guard(lambda: app(tokens, exit_on_error=False, print_error=False, result_action="return_value"))

@@ -50,7 +50,7 @@ def spherical(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def geocross(latents: Float[Array, "n d"]) -> Float[Array, ""]:
-    """d / 8 times the mean squared angle between the latents of an image's layers (Menon et al. 2020, section 3).
+    """D / 8 times the mean squared angle between the latents of an image's layers (Menon et al. 2020, section 3).
 
     It keeps them near to one another, where the generator has been trained: the angle is 2 atan2(|u - v|, |u + v|).
     """
@@ -91,7 +91,7 @@ def fit_gaussian(
 
 
 def style_manifold(weights: Mapping[str, Any], fitted: tuple[Array, Array]) -> Generator:
-    """x = G(w), w_i = leaky_relu(deviation v_i + mean), of StyleGAN2: v (n, d) and the first noise maps are free.
+    """X = G(w), w_i = leaky_relu(deviation v_i + mean), of StyleGAN2: v (n, d) and the first noise maps are free.
 
     `fitted` is that of `gaussian_fit`. v_i ~ N(0, I) at first, to stay on their spheres by `spherical`.
     """
@@ -116,7 +116,7 @@ def style_manifold(weights: Mapping[str, Any], fitted: tuple[Array, Array]) -> G
 
 
 def line_manifold(decoder: Callable[[Latents], Array]) -> Generator:
-    """x = D(v) for gray lines of text: latents v_i ~ N(0, I) of the letters at first; the levels of gray begin midway.
+    """X = D(v) for gray lines of text: latents v_i ~ N(0, I) of the letters at first; the levels of gray begin midway.
 
     Raises ValueError for an image that is not (32, 12 n, 1).
     """
@@ -136,5 +136,5 @@ def line_manifold(decoder: Callable[[Latents], Array]) -> Generator:
 
 
 def geocross_penalty(weight: float) -> Callable[[Any], Array]:
-    """weight * `geocross` of a manifold's parameters."""
+    """Weight * `geocross` of a manifold's parameters."""
     return lambda params: weight * geocross(params["latents"])

@@ -53,7 +53,7 @@ def explore(
     input_noise: float = 1e-3,
     kernel: Array | None = None,
 ) -> Method:
-    """min rho(y, F(x, k)) + lambda ||k||_2 + gamma (g_u^2(x) + g_v^2(x))^(alpha/2), x = G_x(z_x), k = G_k(z_k) (Eq. 6).
+    """Min rho(y, F(x, k)) + lambda ||k||_2 + gamma (g_u^2(x) + g_v^2(x))^(alpha/2), x = G_x(z_x), k = G_k(z_k) (Eq. 6).
 
     F is the trained blur operator of `weights`; k is a code of 1/128 of the image's size. docs/explore.md describes
     the options and the differences from the authors' code, whose defaults these are, except for the perceptual loss.
