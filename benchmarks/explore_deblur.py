@@ -3,8 +3,8 @@
     python -m benchmarks.explore_deblur --data DIR --out explore_deblur.json
 
 deblur: two of GoPro's test pairs and two of Kodak's photos blurred with Levin's kernels, centers of 256 pixels:
-`explore`, joint and alternating, beside `selfdeblur` and the initial kernel alone, each with its `quick` preset: PSNR and SSIM
-of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first image's with compilation).
+`explore`, joint and alternating, beside `selfdeblur` and the initial kernel alone, each with its `quick` preset: PSNR
+and SSIM of luma at the best shift within 5 pixels, PSNR as it is, seconds (the first image's with compilation).
 models: Figure 6 of Tran et al. (CVPR 2021) in small: the data term over the steps on one of GoPro's pairs with three
 models of the blur: a convolution, a fixed bicubic reduction, the learned operator.
 lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of

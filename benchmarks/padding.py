@@ -3,10 +3,10 @@
     python -m benchmarks.padding --data DIR --out padding.json
 
 Of each category of Lai's images, shrunk to a quarter, the one that fills the shape it shares with others
-(`jbid.pipeline.grouping.padded_shapes`) least, with kernel 2: `quick` from the edges with two seeds, once in the image's
-own shape and once padded to the shared one. PSNR by sd_matlab of a deconvolution with each seed's kernel, and of the
-networks' own images. Another shape draws other numbers from the same seeds, so the deviation over seeds stands beside
-the difference.
+(`jbid.pipeline.grouping.padded_shapes`) least, with kernel 2: `quick` from the edges with two seeds, once in the
+image's own shape and once padded to the shared one. PSNR by sd_matlab of a deconvolution with each seed's kernel, and
+of the networks' own images. Another shape draws other numbers from the same seeds, so the deviation over seeds stands
+beside the difference.
 """
 
 from __future__ import annotations

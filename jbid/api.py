@@ -14,56 +14,16 @@ from numpy.typing import NDArray
 
 from jbid.deconvolution.tiled import TILE, deconvolve_tiled
 from jbid.engine.driver import RunContext
+from jbid.io.arrays import check_image, check_kernel, float_image
 from jbid.io.weights import weights_folder
 from jbid.kernel_estimation.search import KernelEstimate
 from jbid.methods.explore import blur_operator, transfer
 from jbid.ops import conv, motion, noise
-from jbid.ops.kernels import pad_to_odd_square
 from jbid.pipeline.config import resolve
 from jbid.pipeline.prepare import check_deconvolve, prepare
 from jbid.pipeline.restoration import Restoration
 from jbid.pipeline.solve import restore
 from jbid.runtime.console import step_bar
-
-# beyond [0, 1], as left by a Fourier transform or an interpolation
-ROUNDING = 1e-3
-
-
-def _check_image(image: Any, name: str = "image") -> NDArray[np.float32]:
-    """The image as float32 (h, w, c) in [0, 1]; raises TypeError or ValueError for anything that is no image."""
-    expected = f"`{name}` must be an array (h, w) or (h, w, 3)"
-    if isinstance(image, (str, bytes)) or not hasattr(image, "__array__"):
-        raise TypeError(f"{expected}, got {type(image).__name__}. Read a file with jbid.read_image.")
-    array = np.asarray(image)
-    if array.dtype in (np.uint8, np.uint16):
-        array = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
-    elif not np.issubdtype(array.dtype, np.floating):
-        raise TypeError(f"{expected} of floats in [0, 1], uint8 or uint16, got {array.dtype}")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise ValueError(f"{expected}, got the shape {np.shape(image)}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"`{name}` must be finite, got NaN or infinite pixels")
-    if array.size and (array.min() < -ROUNDING or array.max() > 1 + ROUNDING):
-        raise ValueError(
-            f"`{name}` must be in [0, 1], got values from {array.min():g} to {array.max():g}. Scale it first."
-        )
-    return np.clip(array, 0, 1).astype(np.float32)
-
-
-def _check_kernel(kernel: Any) -> NDArray[np.float32]:
-    """The kernel in a square of odd side, with sum one; raises ValueError for anything that is no kernel."""
-    array = np.asarray(kernel, np.float32)
-    if array.ndim != 2 or not np.isfinite(array).all() or array.min() < 0 or not array.sum() > 0:
-        raise ValueError("`kernel` must be two-dimensional and not negative, with a positive sum")
-    return pad_to_odd_square(array / array.sum())
-
-
-def _float_image(image: ArrayLike) -> Array:
-    """The image as a JAX array of floats; integers are scaled to [0, 1]."""
-    array = jnp.asarray(image)
-    return array / jnp.iinfo(array.dtype).max if jnp.issubdtype(array.dtype, jnp.integer) else array
 
 
 def deblur(
@@ -140,9 +100,9 @@ def deblur_batch(images: Sequence[ArrayLike], method: str = "edges", **options: 
         ['known kernel', 'known kernel']
     """
     progress, kernel = options.pop("progress", False), options.pop("kernel", None)
-    arrays = [_check_image(image) for image in images]
+    arrays = [check_image(image) for image in images]
     values = {name: value for name, value in options.items() if value is not None} | {"method": method}
-    known = None if kernel is None else _check_kernel(kernel)
+    known = None if kernel is None else check_kernel(kernel)
     if known is not None:
         values["kernel_size"] = known.shape[0]
     config = resolve([("", values)], known_kernel=known is not None)
@@ -172,7 +132,7 @@ def estimate_kernel(image: ArrayLike, *, size: int | None = None, learned: bool 
     """
     values = {"kernel_size": size or "auto", "init": "learned" if learned else "edges"}
     config = resolve([("", values)])
-    prepared = prepare(_check_image(image), config)
+    prepared = prepare(check_image(image), config)
     assert prepared.estimate is not None
     return prepared.estimate._replace(kernel=prepared.initial_kernels[0].kernel)
 
@@ -199,7 +159,7 @@ def deconvolve(
         >>> jbid.deconvolve(np.random.default_rng(0).random((64, 64)), np.ones((3, 3))).shape
         (64, 64)
     """
-    array, known = _check_image(image), _check_kernel(kernel)
+    array, known = check_image(image), check_kernel(kernel)
     if max(known.shape) > min(array.shape[:2]):
         raise ValueError(f"`kernel` must not exceed the image of {array.shape[:2]} pixels, got {known.shape}")
     sharp = deconvolve_tiled(array, known, weight=weight, tile=tile)
@@ -223,8 +183,8 @@ def transfer_blur(
         TypeError, ValueError: as `deblur`; for images of different sizes, and missing or damaged weights.
     """
     operator = blur_operator.operator("operator", weights_folder(weights or ""))
-    code = transfer.extract_code(operator, _check_image(sharp, "sharp"), _check_image(blurred, "blurred"))
-    result = transfer.apply_code(operator, _check_image(target, "target"), code)
+    code = transfer.extract_code(operator, check_image(sharp, "sharp"), check_image(blurred, "blurred"))
+    result = transfer.apply_code(operator, check_image(target, "target"), code)
     return result[..., 0] if np.ndim(target) == 2 else result
 
 
@@ -246,7 +206,7 @@ def blur(image: ArrayLike, kernel: ArrayLike) -> Array:
         >>> jbid.blur(np.ones((32, 32, 3)), np.full((5, 5), 1 / 25)).shape
         (28, 28, 3)
     """
-    array, kernel = _float_image(image), jnp.asarray(kernel)
+    array, kernel = float_image(image), jnp.asarray(kernel)
     return conv.blur(array[..., None], kernel)[..., 0] if array.ndim == 2 else conv.blur(array, kernel)
 
 
@@ -289,7 +249,7 @@ def add_noise(key: Array | int, image: ArrayLike, spec: str) -> Array:
         >>> jbid.add_noise(0, np.ones((8, 8)), "gaussian:0.01").shape
         (8, 8)
     """
-    array = _float_image(image)
+    array = float_image(image)
     if array.ndim == 2:
         return noise.add_noise(_key(key), array[..., None], spec)[..., 0]
     return noise.add_noise(_key(key), array, spec)
@@ -307,7 +267,7 @@ def estimate_noise(image: ArrayLike) -> Array:
         >>> bool(abs(jbid.estimate_noise(noisy) - 0.05) < 0.005)
         True
     """
-    array = _float_image(image)
+    array = float_image(image)
     return noise.estimate_noise(array[..., None] if array.ndim == 2 else array)
 
 

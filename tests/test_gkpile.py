@@ -166,7 +166,7 @@ def test_other_sizes_take_the_next_larger_generator(folder, blurred):
     picture = np.asarray(blurred)
     task = prepare(picture, settings._replace(kernel_size=17))
     assert task.kernel_shape == (31, 31) and task.warnings == ()
-    with pytest.raises(ValueError, match="at most 31 .* got 33"):
+    with pytest.raises(ValueError, match=r"at most 31 .* got 33"):
         prepare(picture, settings._replace(kernel_size=33))
 
 

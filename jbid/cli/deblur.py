@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 from jbid.cli.inputs import about, list_inputs, output_suffix
-from jbid.runtime.commandline import (
-    MAIN,
-    NO_COMPUTE,
-    NO_OPTIMIZATION,
-    ComputeOptions,
-    KernelSize,
-    OptimizationOptions,
-    Positive,
-    Region,
-    execute,
-    with_flags,
-)
+from jbid.pipeline.arguments import NO_COMPUTE, NO_OPTIMIZATION, ComputeOptions, OptimizationOptions
+from jbid.runtime.commandline import MAIN, KernelSize, Positive, Region, execute, with_flags
 from jbid.runtime.console import Interrupt, print_error, print_warning
 
 if TYPE_CHECKING:

@@ -137,14 +137,11 @@ def train(
         folder: of the training; without `resume`, an earlier training in it is removed.
         resume: continue from the checkpoint.
         seconds, every: time between two checkpoints, and steps between two measurements on held-out data.
-        settings, about: of the training, to recognize it; entries of the manifest.
+        settings, about: of the training; entries of the manifest.
         on_progress, is_cancelled: called between chunks of steps; True stops the training after saving its state.
 
     Returns:
         True if all steps are done, False if the training was cancelled.
-
-    Raises:
-        ValueError: for the checkpoint of another training.
     """
     _prepare_folder(training, folder, seed, settings, resume)
     key, n = jax.random.key(seed), len(training.metrics)
