@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-# one folder of compiled programs for the session and the processes it starts: what several tests run compiles once
-CACHE = tempfile.TemporaryDirectory(prefix="jbid-test-cache-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
-# the suite's time is that of the compiler, half of which goes into making programs fast that run for a moment
+ROOT = Path(__file__).resolve().parents[1]
+
+# one cache of compiled programs for all test processes and all runs: a program compiles once
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax-tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# most of the suite's time is the compiler's, half of it for optimizations of programs that run for a moment
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# the older code generator compiles such programs in a quarter of the time, and they run as fast
+# the older code generator compiles such programs in a quarter of the time, and they run equally fast
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,7 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture
 def golden():
-    """Loader of the authors' numbers."""
+    """Loader of numbers from the authors' code."""
     return lambda name: np.load(GOLDEN / f"{name}.npz")
 
 
@@ -29,4 +31,29 @@ def levin_folder():
     folder = Path(os.environ.get("JBID_DATA", "")) / "levin"
     if "JBID_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("needs Levin's images: set JBID_DATA to the folder that holds levin/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def levin_set(tmp_path_factory):
+    """A small synthetic set in the layout of Levin's: two scenes of 72 pixels and the kernels 1, 2 and 5."""
+    import jax
+    from skimage import data
+
+    from jbid.io.images import write_image, write_kernel
+    from jbid.ops.conv import blur, crop_center
+    from jbid.ops.motion import motion_kernels
+
+    folder = tmp_path_factory.mktemp("data") / "levin"
+    for part in ("gt", "kernels", "blurry"):
+        (folder / part).mkdir(parents=True)
+    kernels = np.asarray(motion_kernels(jax.random.key(0), 11, 3, "gaussian_process"))
+    scenes = data.camera()[60:142, 180:262], data.coins()[60:142, 70:152]
+    for i, scene in enumerate(scenes, 1):
+        sharp = scene[..., None].astype(np.float32) / 255
+        write_image(folder / "gt" / f"im{i}.png", crop_center(sharp, (11, 11)))
+        for k, kernel in zip((1, 2, 5), kernels):
+            # these kernels of the set are stored rotated
+            write_kernel(folder / "kernels" / f"kernel{k}.png", kernel[::-1, ::-1])
+            write_image(folder / "blurry" / f"im{i}_kernel{k}_img.png", np.asarray(blur(sharp, kernel)))
     return folder
