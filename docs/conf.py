@@ -160,11 +160,11 @@ def fill_page(app, docname, source):
 def escape_docstring(app, what, name, obj, options, lines):
     """Escape the characters of plain text that have a meaning in reStructuredText."""
     for i, line in enumerate(lines):
-        parts = re.split(r"(`[^`]*`)", line)
-        for j in range(0, len(parts), 2):
-            parts[j] = re.sub(r"(\|)", r"\\\1", parts[j])
-            parts[j] = re.sub(r"(?<=\w)_(?![\w])", r"\\_", parts[j])
-        lines[i] = "".join(parts)
+        # the stars of arguments such as **options belong to napoleon
+        start = re.match(r"\s*\**", line).end()
+        parts = re.split(r"(`[^`]*`)", line[start:])
+        parts[::2] = [re.sub(r"\||\*|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+        lines[i] = line[:start] + "".join(parts)
 
 
 def skip_field(app, what, name, obj, skip, options):
