@@ -38,8 +38,6 @@ class Aligned(NamedTuple):
 def psnr(image: NDArray, truth: NDArray) -> float:
     """Peak signal-to-noise ratio, 10 log10(1 / mean (image - truth)^2) in dB, of images in [0, 1].
 
-    Equal images have inf.
-
     Example:
         >>> import numpy as np
         >>> round(psnr(np.full((8, 8), 0.5), np.full((8, 8), 0.6)), 6)

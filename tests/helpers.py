@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from jbid.engine.driver import Progress, RunContext
 
@@ -25,3 +29,17 @@ def stoppable(stop: Callable[[Progress], Any] | None = None, **options: Any) -> 
         is_cancelled = bool(stop and stop(progress) is True)
 
     return RunContext(on_progress=report, is_cancelled=lambda: is_cancelled, **options)
+
+
+def third_loss(method, blurred, init=None):
+    """Loss of the third step, without the rest that `run` compiles; `init` may be that of a method with equal state."""
+    state, step = (init or jax.jit(method.init))(jax.random.key(0), blurred, None), jax.jit(method.step)
+    for t in range(3):
+        state, info = step(state, blurred, jnp.asarray(t))
+    return info.loss
+
+
+def golden_rows(name):
+    """Rows of a CSV file of golden numbers."""
+    with open(GOLDEN / name, newline="") as file:
+        return list(csv.DictReader(file))

@@ -34,7 +34,7 @@ def scene(size=168, kernel_size=13, key=0, noise=0.0):
     return (y + noise * np.random.default_rng(0).standard_normal(y.shape)).astype(np.float32), kernel
 
 
-def test_connected_parts_are_those_of_scipy():
+def test_connected_components_match_scipy():
     mask = np.random.default_rng(0).random((31, 31)) < 0.35
     ours = np.asarray(connected_components(jnp.asarray(mask)))
     theirs, count = scipy.ndimage.label(mask, np.ones((3, 3)))
@@ -66,7 +66,7 @@ def test_centering_moves_the_center_of_mass_to_the_middle():
     assert moved.sum() == pytest.approx(kernel.sum())
 
 
-def test_the_ridge_fit_finds_the_kernel_of_a_periodic_blur():
+def test_ridge_fit_recovers_the_kernel_of_a_periodic_blur():
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.random((64, 60)), jnp.float32)
     kernel = jnp.asarray(rng.random((7, 7)), jnp.float32)
@@ -94,7 +94,7 @@ def test_surroundings_join_smoothly():
     assert np.abs(np.diff(np.concatenate([wide, wide[:1]])[19:], axis=0)).max() < np.abs(np.diff(picture, axis=0)).max()
 
 
-def test_settings_side_by_side_are_the_single_ones():
+def test_vmapped_options_equal_single_ones():
     picture, _ = scene(96, 9)
     several = EdgeOptions(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
     # few rounds, as each magnifies what rounding differs by
@@ -107,7 +107,7 @@ def test_settings_side_by_side_are_the_single_ones():
 
 
 @pytest.mark.parametrize("key", [0, 1])
-def test_the_kernel_and_its_size_are_found(key):
+def test_kernel_and_size_are_estimated(key):
     picture, kernel = scene(key=key)
     found = search_kernel(picture)
     assert kernel_similarity(found.kernel, kernel) > 0.75
@@ -120,18 +120,18 @@ def test_the_kernel_and_its_size_are_found(key):
     assert kernel_similarity(darker.kernel, kernel) > 0.75
 
 
-def test_a_given_size_is_kept():
+def test_given_size_is_kept():
     picture, kernel = scene(96, 9)
     found = search_kernel(picture, 9)
     assert found.kernel.shape == (9, 9) and kernel_similarity(found.kernel, kernel) > 0.7
 
 
-def test_a_blur_too_large_is_said_so():
+def test_too_large_blur_gives_a_warning():
     picture, _ = scene(120, 45, key=3)
     assert "may exceed" in (search_kernel(picture).warning or "")
 
 
-def test_kernels_are_fitted_into_squares():
+def test_kernels_are_placed_in_squares():
     kernel = np.zeros((9, 9), np.float32)
     kernel[0:3, 4:9] = 0.2
     inside = place_kernel(kernel, 7)
@@ -141,7 +141,7 @@ def test_kernels_are_fitted_into_squares():
     assert [round_up_size(n) for n in (3, 9, 10, 100)] == [9, 13, 17, 105]
 
 
-def test_a_second_go_takes_the_first_answer_along():
+def test_second_search_includes_the_first_estimate():
     picture, _ = scene(96, 9)
     first = search_kernel(picture, 9)
     # settings that see no edges at all
@@ -150,7 +150,7 @@ def test_a_second_go_takes_the_first_answer_along():
     assert kernel_similarity(second.kernel, first.kernel) > 0.9
 
 
-def test_a_sharp_picture_is_left_alone():
+def test_sharp_image_stays_unchanged():
     sharp = transform.resize(data.camera()[:400, 100:500], (168, 168), anti_aliasing=True).astype(np.float32)
     found = search_kernel(sharp)
     assert found.candidates[0].failure == "delta kernel" and max(found.support) <= 5

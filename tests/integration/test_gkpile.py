@@ -42,7 +42,7 @@ def count(params):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_generator_and_discriminator_give_the_authors_values(golden, size):
+def test_generator_and_discriminator_match_the_authors_values(golden, size):
     data = golden(f"gkpile_{size}")
     net, variables = KernelGenerator(size), generator_variables(drawn_weights(str(data["gen_order"]), data["gen_seed"]))
     z = jnp.asarray(data["z"][..., 0, 0])
@@ -67,7 +67,7 @@ def test_generator_and_discriminator_give_the_authors_values(golden, size):
     np.testing.assert_allclose(jax.nn.sigmoid(logit), data["d_eval"], atol=1e-4)
 
 
-def test_encoder_gives_the_authors_values(golden):
+def test_encoder_matches_the_authors_values(golden):
     data = golden("gkpile_encoder")
     net, variables = KernelEncoder(), encoder_variables(drawn_weights(str(data["order"]), data["seed"]))
     y = jnp.asarray(data["y"][:, 0])
@@ -111,7 +111,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("space, least", [("w", 0.8), ("z", 0.4), ("z_theta", 0.95)])
-def test_a_kernel_is_found_in_each_space(kernel, space, least):
+def test_kernel_is_inverted_in_each_space(kernel, space, least):
     generator = latent_kernel(31, load("generator_31"), space, fit_steps=200)
     params, code = generator.init(jax.random.key(0), None)
     before = generator.apply(params, code, None)
@@ -122,7 +122,7 @@ def test_a_kernel_is_found_in_each_space(kernel, space, least):
     )
 
 
-def test_seeds_start_from_codes_of_their_own():
+def test_each_seed_has_its_own_code():
     generator = latent_kernel(31, load("generator_31"), "w")
     w = [generator.init(jax.random.key(seed), None)[0] for seed in (0, 1)]
     assert w[0].shape == (3, 3, 256) and (w[0] >= 0).all() and not np.array_equal(*w)
@@ -136,7 +136,7 @@ def test_seeds_start_from_codes_of_their_own():
         dict(space="z_theta", loss="mse", regularizer="l1", schedule="cosine", steps=12),
     ],
 )
-def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
+def test_every_variant_lowers_its_loss_and_returns_a_kernel(blurred, options):
     result = run(gkpile(31, **TINY, **options), jax.random.key(0), blurred, 12)
     assert result.losses[-1] < 0.9 * result.losses[0]
     assert result.output.image.shape == blurred.shape
@@ -153,12 +153,12 @@ def test_every_variant_lowers_its_loss_and_gives_a_kernel(blurred, options):
         (dict(delta=0.0), "delta"),
     ],
 )
-def test_bad_options_are_named(options, words):
+def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         gkpile(31, **options)
 
 
-def test_other_sizes_take_the_next_larger_generator(folder, blurred):
+def test_other_sizes_use_the_next_larger_generator(folder, blurred):
     options = {"weights": str(folder)}
     assert [methods.get("gkpile").fitting_size(options, size) for size in (9, 31, 33)] == [31, 31, 31]
     assert methods.get("selfdeblur").fitting_size({}, 33) == 33
@@ -170,7 +170,7 @@ def test_other_sizes_take_the_next_larger_generator(folder, blurred):
         prepare(picture, settings._replace(kernel_size=33))
 
 
-def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch):
+def test_estimated_size_without_a_generator_gives_a_warning(folder, monkeypatch):
     found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], fits=[], warning=None)
     monkeypatch.setattr("jbid.pipeline.prepare._estimate", lambda *args: found)
     settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_told_where_the_size_was_found(folder, monkeypatch)
     assert task.kernel_shape == (31, 31) and "gkpile takes 31" in task.warnings[0]
 
 
-def test_any_size_may_be_asked_for(folder):
+def test_configuration_accepts_any_odd_size(folder):
     values = {"method": "gkpile", "weights": str(folder)}
     assert resolve([("test", values | {"kernel_size": 17})]).kernel_size == 17
     assert resolve([("test", values | {"kernel_size": 9})], known_kernel=True).options["loss"] == "ssim"
@@ -188,7 +188,7 @@ def test_any_size_may_be_asked_for(folder):
         resolve([("test", values | {"init": "edges+uniform+learned"})])
 
 
-def test_other_weights_make_another_run(folder, tmp_path):
+def test_other_weights_change_the_identity_of_a_run(folder, tmp_path):
     loop.export(folder, tmp_path, "generator_31")
     settings = resolve([("test", {"method": "gkpile", "weights": str(tmp_path)})])
     before = run_identity(settings)
@@ -200,7 +200,7 @@ def test_other_weights_make_another_run(folder, tmp_path):
     assert load("generator_31", tmp_path)["params"]["norms_0"]["bias"].min() > 0.5
 
 
-def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
+def test_seeds_alternate_between_initial_kernels(folder, tmp_path, blurred, monkeypatch):
     near = list(np.asarray(motion.motion_kernels(jax.random.key(2), 31, 2)))
     candidates, gray = [Candidate("planted", NO_TERMS, None)], np.asarray(blurred)[..., 0]
     found = KernelEstimate(near[0], (31, 31), candidates, near, near, gray, None)
@@ -230,7 +230,7 @@ def test_a_start_for_each_seed(folder, tmp_path, blurred, monkeypatch):
     np.testing.assert_allclose(starts.sum((1, 2)), 1, rtol=1e-5)
 
 
-def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folder):
+def test_untrained_corrector_keeps_the_best_estimate_at_any_size(folder):
     for size in (31, 55):
         near = np.asarray(motion.motion_kernels(jax.random.key(1), size, 2))
         made = predict_kernel(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
@@ -239,7 +239,7 @@ def test_an_untrained_corrector_keeps_the_best_estimate_and_takes_any_size(folde
         assert kernel_similarity(made, near[0]) > 0.95
 
 
-def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, blurred):
+def test_initializer_takes_precedence_over_the_corrector(folder, tmp_path, blurred):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
@@ -249,7 +249,7 @@ def test_an_initializer_of_pictures_goes_before_a_corrector(folder, tmp_path, bl
     np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
 
 
-def test_the_encoders_kernel_gives_way_where_it_looks_much_worse(blurred, kernel, monkeypatch):
+def test_edge_based_estimate_replaces_a_much_worse_learned_kernel(blurred, kernel, monkeypatch):
     true, wrong = np.asarray(kernel), np.asarray(motion.camera_kernel(jax.random.key(9), 31))
     picture = np.asarray(blurred)[..., 0]
     for of_edges, of_network in ((true, wrong), (wrong, true)):
@@ -261,7 +261,7 @@ def test_the_encoders_kernel_gives_way_where_it_looks_much_worse(blurred, kernel
     assert not np.array_equal(made, true)
 
 
-def test_what_a_corrector_sees_lies_on_the_best_estimate(kernel):
+def test_input_of_the_corrector_is_aligned_to_the_best_estimate(kernel):
     best = np.asarray(kernel)
     fit = best + 1e-3
     away = [np.roll(x, (2, -3), (0, 1)) for x in (best, fit)]

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import types
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -28,9 +27,9 @@ from jbid.pretrain import blur_operator as operator
 from jbid.pretrain import corrector, initializer, kernel_gan, loop, pairs
 from jbid.pretrain import kernel_gan as generator
 from jbid.pretrain import text_lines as lines
-from tests.helpers import stoppable
+from tests.helpers import ROOT, stoppable
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.toml"))
+CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.toml"))
 # both phases, the change within a chunk
 GAN = kernel_gan.Config(size=31, steps=30, batch=4, scaled=True, schedule="cosine", autoencoded=15, held_out=50)
 
@@ -76,7 +75,7 @@ def run(training, folder, until=None, **options):
     return loop.train(training, 30, folder, **options)
 
 
-def test_a_resumed_generator_is_the_uninterrupted_one(tmp_path):
+def test_resumed_generator_training_equals_uninterrupted(tmp_path):
     training = kernel_gan.training(GAN)
     assert run(training, tmp_path / "whole")
     assert not run(training, tmp_path / "parts", until=10)
@@ -95,7 +94,7 @@ def test_a_resumed_generator_is_the_uninterrupted_one(tmp_path):
     assert not run(training, tmp_path / "whole", until=10)
 
 
-def test_energy_distance_is_zero_for_one_distribution_alone():
+def test_energy_distance_vanishes_only_for_equal_distributions():
     a, b = (motion_kernels(jax.random.key(i), 15, 300) for i in (0, 1))
     other = motion_kernels(jax.random.key(2), 15, 300, "gaussian_process")
     assert kernel_gan.energy_distance(a, a) == pytest.approx(0, abs=1e-5)
@@ -105,7 +104,7 @@ def test_energy_distance_is_zero_for_one_distribution_alone():
 SMALL = dict(held_out=4, part=2, size=31, steps=30, batch=2, crop=48, width=8, inner_steps=3)
 
 
-def test_a_resumed_initializer_is_the_uninterrupted_one(tmp_path, photos, untrained, monkeypatch):
+def test_resumed_initializer_training_equals_uninterrupted(tmp_path, photos, untrained, monkeypatch):
     monkeypatch.setattr(initializer, "KernelEncoder", FewLayers)
     settings = pairs.Config(photos=str(photos), weights=str(untrained), **SMALL)
     whole = initializer.training(settings)
@@ -116,7 +115,7 @@ def test_a_resumed_initializer_is_the_uninterrupted_one(tmp_path, photos, untrai
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
 
 
-def test_without_inner_steps_there_is_nothing_to_learn_from_the_papers_outer_loss(photos, untrained, monkeypatch):
+def test_outer_loss_of_the_paper_vanishes_without_inner_steps(photos, untrained, monkeypatch):
     monkeypatch.setattr(initializer, "KernelEncoder", FewLayers)
     settings = pairs.Config(photos=str(photos), weights=str(untrained), **(SMALL | {"inner_steps": 0}))
     told = []
@@ -131,7 +130,7 @@ def test_without_inner_steps_there_is_nothing_to_learn_from_the_papers_outer_los
     assert np.asarray(jax.jit(training.step)(state, training.batch(0), 0)[1])[1] > 2 * told[1][1]
 
 
-def test_a_corrector_learns_from_a_pool_that_is_made_once(tmp_path, photos, monkeypatch):
+def test_corrector_learns_from_a_cached_pool(tmp_path, photos, monkeypatch):
     calls = []
 
     def estimated(picture, size):
@@ -189,7 +188,7 @@ def test_crops_of_a_tfds_data_set(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
-def test_jpeg_is_pillows(quality):
+def test_jpeg_matches_pillow(quality):
     picture = data.camera()[:203, :301]
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
@@ -209,7 +208,7 @@ def test_degradations():
         np.testing.assert_array_equal(degrade(key, picture, Degradation(**change, clean=1.0)), picture)
 
 
-def test_damaged_and_missing_weights_are_named(tmp_path, untrained):
+def test_damaged_and_missing_weights_are_reported(tmp_path, untrained):
     variables = weights.load("generator_31", untrained)
     assert variables["params"]["convolutions_0"]["weight"].dtype == np.float32
     assert weights.sizes("generator", untrained) == [31]
@@ -238,7 +237,7 @@ def test_shipped_configs_are_trainings(path):
         assert settings.size in SIZES and str(settings.size) in path.stem + "corrector31"
 
 
-def test_shipped_weights_are_what_the_manifest_says():
+def test_shipped_weights_match_the_manifest():
     entries = weights.manifest()
     files = sorted(path.name for path in weights.SHIPPED.glob("*.npz"))
     assert files == sorted(entries) and "generator_31.npz" in files
@@ -270,7 +269,7 @@ def test_bad_trainings_are_refused_in_one_line(tmp_path, args, words, capsys):
     assert error.startswith("jbid: error: ") and error.count("\n") == 1 and words in error
 
 
-def test_kernels_are_drawn(tmp_path, capsys):
+def test_kernel_grid_from_the_command_line(tmp_path, capsys):
     out = tmp_path / "new" / "grid.png"
     assert main(["kernels", "--model", "trajectory", "--size", "15", "--count", "10", "--out", str(out)]) == 0
     assert read_image(out).shape == (32, 128, 1)
@@ -279,7 +278,7 @@ def test_kernels_are_drawn(tmp_path, capsys):
         assert capsys.readouterr().err.startswith("jbid: error: ")
 
 
-def test_estimates_are_moved_onto_the_true_kernel_by_fractions_of_a_pixel():
+def test_estimates_are_aligned_to_the_true_kernel_by_fractions_of_a_pixel():
     rows, columns = np.mgrid[-7:8, -7:8]
     true, away = (np.exp(-((rows - s) ** 2) / 3 - (columns + 2 * s) ** 2 / 4) for s in (0, 0.75))
     seen = np.stack([[away, 2 * away], [away, away]])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import warnings
 
 import numpy as np
@@ -11,22 +10,17 @@ from skimage.color import rgb2ycbcr
 
 from jbid.io.images import read_image
 from jbid.metrics import align, frequency_band_error, kernel_similarity, lpips, psnr, ssim_matlab, vif
-from tests.conftest import GOLDEN
+from tests.helpers import golden_rows
 
 
 def picture(n=96):
     return transform.resize(data.camera(), (n, n), anti_aliasing=True)
 
 
-def golden_rows(name):
-    with open(GOLDEN / name, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize(
     "row", golden_rows("levin_official_run.csv")[::5], ids=lambda r: "-".join(list(r.values())[:3])
 )
-def test_alignment_gives_the_authors_scores(levin_folder, row):
+def test_alignment_matches_the_authors_scores(levin_folder, row):
     i, k = row["image"], row["kernel"]
     result = read_image(levin_folder / "official_run" / f"im{i}_kernel{k}_img_x.png")[..., 0]
     score = align(result, read_image(levin_folder / "gt" / f"im{i}.png")[..., 0], max_shift=int(row["maxshift"]))
@@ -35,7 +29,7 @@ def test_alignment_gives_the_authors_scores(levin_folder, row):
 
 
 @pytest.mark.parametrize("row", golden_rows("lai_blurry_scored.csv"), ids=lambda r: r["name"])
-def test_ssim_with_downsampling_gives_the_authors_scores(levin_folder, row):
+def test_ssim_with_downsampling_matches_the_authors_scores(levin_folder, row):
     lai = levin_folder.parent / "lai"
     if not lai.is_dir():
         pytest.skip("needs Lai's images beside Levin's in JBID_DATA")
@@ -79,7 +73,7 @@ def test_ssim_is_one_for_equal_and_symmetric():
     assert ssim_matlab(a, b) == pytest.approx(ssim_matlab(b, a)) and ssim_matlab(a, b) < 0.95
 
 
-def test_kernel_similarity_ignores_shift_scale_size_and_turn():
+def test_kernel_similarity_ignores_shift_scale_size_and_rotation():
     kernel = np.zeros((9, 9))
     kernel[2, 1:7] = [1, 2, 3, 2, 1, 5]
     assert kernel_similarity(3 * np.pad(np.roll(kernel, (3, 1), (0, 1)), 2), kernel) == pytest.approx(1)
@@ -96,14 +90,14 @@ def test_kernel_similarity_by_fractions_of_a_pixel():
     assert kernel_similarity(one, one, 4) == pytest.approx(1)
 
 
-def test_refusals():
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="one size"):
         align(np.zeros((50, 50)), np.zeros((50, 51)))
     with pytest.raises(ValueError, match="exceed 30"):
         align(np.zeros((30, 50)), np.zeros((30, 50)))
 
 
-def test_vif_is_that_of_a_published_implementation():
+def test_vif_matches_a_published_implementation():
     import sewar
 
     truth = picture()
@@ -134,12 +128,12 @@ def test_frequency_bands_are_rings():
     np.testing.assert_array_equal(frequency_band_error(truth, truth, bands=3), np.zeros(3))
 
 
-def test_lpips_tells_what_it_needs(tmp_path):
+def test_lpips_reports_missing_packages_and_weights(tmp_path):
     with pytest.raises(ValueError, match="alexnet-owt"):
         lpips(picture(), picture(), tmp_path / "none.pth")
 
 
-def test_lpips_takes_the_weights_it_is_given(tmp_path):
+def test_lpips_uses_the_given_weights(tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra lpips")
     package = pytest.importorskip("lpips", reason="needs the extra lpips")
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ def count(params):
         ("skip_net_b", dict(scales=5, channels=12, skip_channels=4, out_channels=3)),
     ],
 )
-def test_skip_network_gives_the_authors_values_and_gradients(golden, name, settings):
+def test_skip_network_matches_the_authors_values_and_gradients(golden, name, settings):
     data = golden(name)
     net, params = Skip(**settings), skip_params(weights_of(data, "w:"), settings["scales"])
     z = jnp.asarray(data["z"][0].transpose(1, 2, 0))
@@ -63,14 +63,14 @@ def test_skip_network_gives_the_authors_values_and_gradients(golden, name, setti
     chex.assert_trees_all_close(measured, expected, rtol=norm_tolerance, atol=1e-5 * float(largest))
 
 
-def test_kernel_network_gives_the_authors_values(golden):
+def test_kernel_network_matches_the_authors_values(golden):
     data = golden("fcn")
     k = KernelMLP((15, 15)).apply(mlp_params(weights_of(data, "w:")), jnp.asarray(data["z"]))
     np.testing.assert_allclose(k, data["k"], atol=1e-7)
 
 
 @pytest.mark.parametrize("channels, index", [(1, 0), (3, 1)])
-def test_ssim_of_the_loss(golden, channels, index):
+def test_ssim_loss_matches_the_authors(golden, channels, index):
     data = golden("ssim_loss")
     a, b = (jnp.asarray(data[f"{v}{channels}"][0].transpose(1, 2, 0)) for v in "ab")
     np.testing.assert_allclose(ssim.ssim(a, b), data["ssim"][index], atol=1e-6)
@@ -108,14 +108,14 @@ class Doubles(dict):
     files = property(list)
 
 
-def test_trajectory_in_float64_is_that_of_pytorch(golden):
+def test_float64_trajectory_matches_pytorch(golden):
     data = golden("selfdeblur_trajectory")
     with jax.enable_x64(True):
         told, _ = trajectory(Doubles({k: data[k].astype(np.float64) for k in data.files}))
     np.testing.assert_allclose(told, golden("float64")["trajectory_loss"], rtol=1e-6)
 
 
-def test_trajectory_in_float32_is_the_authors_as_far_as_their_rounding_reaches(golden):
+def test_float32_trajectory_matches_the_authors_within_rounding(golden):
     data = golden("selfdeblur_trajectory")
     told, estimate = trajectory(data)
     # exact arithmetic itself leaves the authors' float32 losses by 7e-5 at step 5, 4.4e-3 at step 9, 6e-2 at step 18
@@ -146,7 +146,7 @@ def test_parameter_counts_of_the_kernel_network(size, expected):
     assert count(state.params.kernel) == expected
 
 
-def test_initialization_is_pytorchs():
+def test_initialization_matches_pytorch():
     params = Skip().init(jax.random.key(0), jnp.zeros((32, 32, 8)))["params"]
     for name, fan_in in (("up0", 144 * 9), ("mix0", 128), ("skip0", 8)):
         for leaf in (params[name]["weight"], params[name]["bias"]):

@@ -20,7 +20,7 @@ def scene():
     return sharp, kernel, blurred
 
 
-def test_the_truth_scores_better_than_the_blurred_picture_and_a_wrong_kernel():
+def test_true_kernel_scores_better_than_delta_and_wrong_kernel():
     sharp, kernel, blurred = scene()
     true = score_terms(blurred, sharp, kernel)
     delta = np.zeros((7, 7))
@@ -29,11 +29,11 @@ def test_the_truth_scores_better_than_the_blurred_picture_and_a_wrong_kernel():
     turned = score_terms(blurred, sharp, kernel.T)
     assert true.whiteness < unsharp.whiteness and true.whiteness < turned.whiteness
     assert true.score < turned.score and true.residual < turned.residual
-    # white noise is what is left with the truth
+    # the true kernel leaves white noise
     assert true.whiteness < -1
 
 
-def test_ringing_counts_against_an_image():
+def test_ringing_worsens_the_score():
     sharp, kernel, blurred = scene()
     waves = sharp + 0.05 * np.sin(np.arange(134) * 1.3)
     clean, ringing = (score_terms(blurred, x, kernel) for x in (sharp, waves))
@@ -50,7 +50,7 @@ def test_similarity_ignores_shifts():
     np.testing.assert_allclose(found, found.T, atol=1e-9)
 
 
-def test_the_odd_one_out_agrees_least():
+def test_outlier_disagrees_most():
     rng = np.random.default_rng(0)
     kernel = np.zeros((9, 9))
     kernel[2:7, 4] = 1
@@ -70,14 +70,14 @@ def test_the_odd_one_out_agrees_least():
         (lambda x, k: (x, np.eye(49)[24].reshape(7, 7)), "delta kernel"),
     ],
 )
-def test_failures_are_named(spoil, reason):
+def test_failures_are_detected(spoil, reason):
     sharp, kernel, blurred = scene()
     with np.errstate(invalid="ignore"):
         spoilt = spoil(sharp, kernel)
     assert find_failure(blurred, *spoilt) == reason
 
 
-def test_the_aligned_mean_of_shifted_kernels_is_the_kernel():
+def test_average_of_shifted_kernels_is_the_kernel():
     rng = np.random.default_rng(0)
     kernel = np.zeros((15, 15))
     kernel[5:10, 6:9] = rng.random((5, 3))

@@ -21,7 +21,7 @@ from jbid.bench.sets import SETS, load_items, select_names
 from jbid.data import levin
 from jbid.io.images import write_image
 from jbid.ops.color import luma
-from tests.test_metrics import golden_rows
+from tests.helpers import golden_rows
 
 TINY = [
     "--set=channels=4",

@@ -18,7 +18,7 @@ def random(seed, shape):
 @pytest.mark.parametrize("padding, mode", [("reflect", "mirror"), ("zero", "constant")])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(12, 14), (13, 11)])
-def test_convolution_is_scipys_correlation(padding, mode, stride, shape):
+def test_convolution_matches_scipys_correlation(padding, mode, stride, shape):
     x = random(0, (*shape, 3))
     conv = layers.Conv(4, 3, stride, padding)
     params = conv.init(jax.random.key(1), x)
@@ -35,7 +35,7 @@ def test_convolution_is_scipys_correlation(padding, mode, stride, shape):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_gradients_are_xlas_alone_and_batched(stride):
+def test_convolution_gradients_match_xla_single_and_batched(stride):
     xs, ws = random(0, (2, 3, 13, 12, 4)), random(1, (2, 3, 3, 3, 4, 5))
     layout = ("NHWC", "HWIO", "NHWC")
 
@@ -75,7 +75,7 @@ def test_norm_has_the_gradient_of_its_formula():
     np.testing.assert_allclose(gradient(layers.standardize), gradient(plain), rtol=1e-3, atol=1e-4)
 
 
-def test_upsampling_by_hand():
+def test_upsampling_matches_values_by_hand():
     x = jnp.array([0.0, 4.0, 8.0])[:, None, None]
     np.testing.assert_allclose(layers.upsample2(x)[:, 0, 0], [0, 1, 3, 5, 7, 8])
     np.testing.assert_allclose(layers.upsample2(x, "nearest")[:, 0, 0], [0, 0, 4, 4, 8, 8])
@@ -85,7 +85,7 @@ def test_upsampling_by_hand():
     np.testing.assert_allclose(a, layers.upsample2(plane.transpose(1, 0, 2)).transpose(1, 0, 2), atol=1e-6)
 
 
-def test_non_local_block_is_the_attention_map_it_avoids():
+def test_non_local_block_equals_the_attention_map():
     x = random(0, (7, 6, 8))
     block = NonLocal()
     params = block.init(jax.random.key(1), x)
@@ -103,7 +103,7 @@ def test_non_local_block_is_the_attention_map_it_avoids():
     np.testing.assert_allclose(block.apply(params, x), expected, atol=1e-5)
 
 
-def test_norm_of_half_the_bits_sums_in_all_of_them():
+def test_bfloat16_norm_sums_in_float32():
     """Mean and deviation over 40,000 pixels, which sums of eight bits do not have."""
     x = (3 + random(0, (200, 200, 2))).astype(jnp.bfloat16)
     g = random(1, x.shape)
@@ -116,8 +116,8 @@ def test_norm_of_half_the_bits_sums_in_all_of_them():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_bias_of_half_the_bits_has_an_exact_gradient(size):
-    """It is a sum over all pixels, and what is lost of it would make the bias drift."""
+def test_bfloat16_bias_has_an_exact_gradient(size):
+    """It is a sum over all pixels, whose rounding errors would make the bias drift."""
     x = random(0, (96, 96, 4))
     conv = layers.Conv(3, size, dtype=jnp.bfloat16)
     params = conv.init(jax.random.key(1), x)
@@ -126,7 +126,7 @@ def test_bias_of_half_the_bits_has_an_exact_gradient(size):
     np.testing.assert_allclose(bias, 96**2 * weights.astype(jnp.bfloat16).astype(jnp.float32), rtol=1e-5)
 
 
-def test_bfloat16_is_for_what_is_between_parameters_and_image():
+def test_bfloat16_applies_between_parameters_and_image():
     z = 0.1 * random(0, (64, 56, 8))
     # with more scales the last has norms over a few pixels, whose gradient nothing but float32 comes near to
     exact, half = (Skip(channels=16, skip_channels=4, scales=2, dtype=dtype) for dtype in (None, jnp.bfloat16))

@@ -57,7 +57,7 @@ def test_kernel_files_are_scaled_by_their_maximum(tmp_path):
         read_kernel(tmp_path / "black.png")
 
 
-def test_color_goes_there_and_back():
+def test_color_round_trip():
     rgb = rng().random((4, 5, 3))
     np.testing.assert_allclose(ycbcr_to_rgb(rgb_to_ycbcr(rgb)), rgb, atol=1e-4)
     np.testing.assert_allclose(luma(rgb)[..., 0], rgb2yuv(rgb)[..., 0], atol=1e-6)
@@ -65,7 +65,7 @@ def test_color_goes_there_and_back():
     np.testing.assert_allclose(rgb_to_ycbcr(gray)[..., 1:], 0, atol=1e-6)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
@@ -79,7 +79,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_jpeg_is_read_upright_and_keeps_its_metadata(tmp_path, orientation):
+def test_rotated_jpeg_is_read_upright_and_keeps_its_metadata(tmp_path, orientation):
     pixels = rng().integers(0, 256, (16, 24, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[274], exif[271], exif[33432] = orientation, "Maker", "Somebody"
@@ -99,7 +99,7 @@ def test_a_turned_jpeg_is_read_upright_and_keeps_its_metadata(tmp_path, orientat
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_sixteen_bits_go_there_and_back(tmp_path, suffix, channels):
+def test_sixteen_bit_round_trip(tmp_path, suffix, channels):
     image = rng().integers(0, 65536, (9, 7, min(channels, 3))).astype(np.float32) / 65535
     alpha = rng().random((9, 7)).astype(np.float32) if channels == 4 else None
     photo = Photo(image, 16, alpha, {"icc_profile": SRGB, "dpi": (200, 200)})
@@ -135,7 +135,7 @@ def test_modes_that_are_converted(tmp_path):
         np.testing.assert_array_equal(np.asarray(file), pixels)
 
 
-def test_light_goes_there_and_back():
+def test_linear_light_round_trip():
     values = np.linspace(0, 1, 257).astype(np.float32)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-6)
     # the middle gray of sRGB

@@ -39,7 +39,7 @@ def test_tiles_leave_no_seams():
     assert np.abs(tiled - whole).max() > 0
 
 
-def test_the_informative_patch_has_the_edges():
+def test_most_informative_region_contains_the_edges():
     picture = np.full((300, 400, 1), 0.5, np.float32)
     rng = np.random.default_rng(0)
     picture[150:250, 250:350, 0] = np.kron(rng.random((10, 10)), np.ones((10, 10)))

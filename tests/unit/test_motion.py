@@ -1,4 +1,4 @@
-"""Simulated kernels: what every model must give, and what tells the models apart."""
+"""Simulated kernels: properties of every model, and differences between models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jbid.ops.kernels import support
 
 @pytest.mark.parametrize("model", motion.KERNEL_MODELS)
 @pytest.mark.parametrize("size", [9, 31])
-def test_kernels_are_kernels_and_lie_in_the_middle(model, size):
+def test_kernels_are_centered_with_sum_one(model, size):
     kernels = np.asarray(motion.motion_kernels(jax.random.key(0), size, 12, model))
     assert kernels.shape == (12, size, size)
     assert (kernels >= 0).all() and np.isfinite(kernels).all()
@@ -37,7 +37,7 @@ def test_same_key_same_bits_and_kernels_differ(model):
     )
 
 
-def test_a_kernel_is_bright_where_the_camera_rests():
+def test_kernel_is_bright_where_the_camera_rests():
     path = jnp.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 2.0]])
     kernel = motion._draw(path, jnp.ones(4), 7)
     np.testing.assert_allclose(kernel[3, 3:6], [0.25, 0.25, 0.5])
@@ -55,7 +55,7 @@ def test_trajectories_have_a_fixed_length_and_exposure_cuts_them():
     assert extent[1] <= 8 < extent[0] <= 62
 
 
-def test_a_mixture_has_its_shares():
+def test_mixture_has_its_shares():
     shares = {"camera": 3, "gaussian_process": 1}
     mixed = np.asarray(motion.mixed_kernels(jax.random.key(2), 15, 16, shares))
     assert mixed.shape == (16, 15, 15)
@@ -76,6 +76,6 @@ def test_a_mixture_has_its_shares():
         (lambda key: motion.mixed_kernels(key, 31, 4, {"camera": 2.0, "trajectory": -1.0}), "shares"),
     ],
 )
-def test_bad_requests_are_named(call, words):
+def test_bad_models_and_sizes_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call(jax.random.key(0))

@@ -32,7 +32,7 @@ GRAY = jnp.full((200, 200, 3), 0.4)
 KEY = jax.random.key(0)
 
 
-def test_the_models_have_the_statistics_they_name():
+def test_noise_models_have_their_statistics():
     x = gaussian_noise(KEY, GRAY, 0.05)
     assert float((x - GRAY).std()) == pytest.approx(0.05, rel=0.02)
     x = impulse_noise(KEY, GRAY, 0.08)
@@ -46,7 +46,7 @@ def test_the_models_have_the_statistics_they_name():
     np.testing.assert_allclose(x * 25, np.round(x * 25), atol=1e-4)
 
 
-def test_saturation_is_that_of_the_standard_library():
+def test_saturation_matches_the_standard_library():
     x = jax.random.uniform(KEY, (4, 5, 3))
     got = saturation(KEY, x)
     for pixel, other in zip(np.asarray(x).reshape(-1, 3), np.asarray(got).reshape(-1, 3)):
@@ -64,7 +64,7 @@ def test_same_key_same_noise(model):
     assert (a != c).any() and a.min() >= 0 and a.max() <= 1
 
 
-def test_noise_is_read_from_words():
+def test_noise_specifications_are_parsed():
     assert parse_noise("gaussian:0.05") == ("gaussian", 0.05)
     assert parse_noise("impulse:high") == ("impulse", 0.08) and parse_noise("shot:low") == ("shot", 90)
     assert parse_noise("saturation") == ("saturation", 2)
@@ -80,14 +80,14 @@ def scene():
     return x, kernel, blur(x, kernel)
 
 
-def test_the_noise_level_of_a_blurred_picture_is_found(scene):
+def test_noise_level_of_a_blurred_image_is_estimated(scene):
     for sigma in (0.005, 0.02, 0.05):
         y = gaussian_noise(KEY, scene[2], sigma)
         assert float(estimate_noise(y)) == pytest.approx(sigma, rel=0.15)
         assert float(estimate_noise(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.06)
 
 
-def test_impulses_are_found_and_nothing_else(scene):
+def test_only_impulses_are_detected(scene):
     y = scene[2]
     assert not detect_impulses(y).any()
     hit = impulse_noise(KEY, y, 0.08)
@@ -99,7 +99,7 @@ def test_impulses_are_found_and_nothing_else(scene):
 
 
 @pytest.mark.parametrize("noise", ["gaussian:0.05", "impulse:0.08", "shot:90"])
-def test_finish_suits_itself_to_the_noise(scene, noise):
+def test_deconvolution_adapts_to_the_noise(scene, noise):
     x, kernel, clean = scene
     model, level = parse_noise(noise)
     y = NOISE_MODELS[model](KEY, clean, level)
@@ -117,6 +117,6 @@ def test_finish_suits_itself_to_the_noise(scene, noise):
     assert adapted > fixed + 3
 
 
-def test_weights_rise_with_the_noise_from_that_of_eight_bits():
+def test_regularization_weight_grows_with_the_noise():
     weights = [float(regularization_weight(jnp.asarray(s))) for s in (0.0, 0.0015, 0.01, 0.05)]
     assert weights[0] == weights[1] == pytest.approx(1e-4) and weights[1] < weights[2] < weights[3]

@@ -45,7 +45,7 @@ FEW = {"held_out": 2, "code_pairs": 8}
 
 
 @pytest.mark.parametrize("name, variational", [("plain", False), ("vae", True)])
-def test_the_operator_family_gives_the_authors_values(golden, name, variational):
+def test_operator_family_matches_the_authors_values(golden, name, variational):
     given = golden(f"kernel_wizard_{name}")
     net = KernelWizard(Widths(8, 64, 64, 2, 2, 2), variational)
     variables = wizard_variables(drawn_weights(str(given["order"]), given["seed"]), 2, 2, 2)
@@ -68,7 +68,7 @@ def test_parameters_at_published_width(variational, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= 6_000_000
 
 
-def test_losses_are_the_authors(golden):
+def test_losses_match_the_authors(golden):
     given = golden("explore_losses")
     a, b = (jnp.asarray(given[name][0].transpose(1, 2, 0)) for name in "ab")
     assert losses.charbonnier_distance(a, b) == pytest.approx(float(given["charbonnier"]), rel=1e-4)
@@ -97,7 +97,7 @@ def tiny():
     return made
 
 
-def test_local_kernels_are_the_ridge_regression_of_each_tile():
+def test_local_kernels_are_ridge_regressions_of_tiles():
     rng = np.random.default_rng(0)
     x = scipy.ndimage.gaussian_filter(rng.uniform(size=(128, 256, 3)), (1, 1, 0))
     k = np.zeros((9, 9))
@@ -123,7 +123,7 @@ def test_local_kernels_are_the_ridge_regression_of_each_tile():
         assert shown[7 + 5 - 4, 7 + 6 - 4] > 0.3 * shown.max()
 
 
-def test_the_gated_family_treats_each_color_alike(tiny):
+def test_gated_family_treats_channels_equally(tiny):
     x = jax.random.uniform(jax.random.key(0), (128, 128, 3))
     operator = tiny["gated"]
     code = jax.random.normal(jax.random.key(1), (1, 1, 8))
@@ -132,7 +132,7 @@ def test_the_gated_family_treats_each_color_alike(tiny):
     assert np.abs(made - operator.blur(x, 0 * code)).max() > 0.01
 
 
-def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
+def test_gated_family_mirrors_images_at_their_borders():
     net = GatedWizard(GATED)
     x = jnp.zeros((1, 128, 128, 3))
     variables = lively(jax.eval_shape(net.init, jax.random.key(1), x, x))
@@ -148,7 +148,7 @@ def test_the_gated_family_sees_a_picture_mirrored_at_its_borders():
 @pytest.mark.parametrize(
     "name, shape", [(False, (97, 240, 3)), (False, (131, 128, 1)), ("gated", (131, 128, 1)), ("gated", (511, 387, 3))]
 )
-def test_pictures_of_any_size_are_blurred(tiny, shape, name):
+def test_images_of_any_size_are_blurred(tiny, shape, name):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(2, *shape)).astype(np.float32)
     operator = tiny[name]
@@ -157,7 +157,7 @@ def test_pictures_of_any_size_are_blurred(tiny, shape, name):
     assert apply_code(operator, x, code).shape == shape
 
 
-def test_where_nothing_is_padded_the_networks_see_the_picture_itself(tiny):
+def test_without_padding_the_networks_see_the_image_itself(tiny):
     x, y = jax.random.uniform(jax.random.key(0), (2, 256, 128, 3))
     operator = tiny[False]
     mean, deviation = operator.extract(x, y)
@@ -179,7 +179,7 @@ def test_tiles_show_no_seams(tiny):
     assert np.abs(np.diff(tiled - whole, axis=0)).max() < 0.01
 
 
-def test_a_code_keeps_its_places_in_a_picture_of_another_size():
+def test_resized_code_keeps_its_places():
     code = np.zeros((2, 2, 1), np.float32)
     code[0] = 1
     wide = np.asarray(blur_operator.resize_code(jnp.asarray(code), (4, 6)))
@@ -187,7 +187,7 @@ def test_a_code_keeps_its_places_in_a_picture_of_another_size():
     assert blur_operator.resize_code(code, (2, 2)) is code
 
 
-def test_drawn_codes_are_spread_like_those_that_they_are_fitted_to_and_much_alike(tiny):
+def test_sampled_codes_follow_the_fitted_distribution_and_are_correlated(tiny):
     rng = np.random.default_rng(0)
     known = rng.standard_normal((5000, 8)) @ rng.standard_normal((8, 8)) + 3
     operator = tiny[True]._replace(codes=blur_operator.fit_codes(jnp.asarray(known, jnp.float32)))
@@ -236,7 +236,7 @@ SMALL = dict(channels=4, skip_channels=2, scales=1, warm_up=0, image_lr=1e-2, ke
         dict(kernel_net="free", scheme="alternating", kernel_steps=2, steps=12),
     ],
 )
-def test_explore_lowers_its_loss_and_restores_the_whole_picture(folder, monkeypatch, options):
+def test_explore_lowers_its_loss_and_restores_the_whole_image(folder, monkeypatch, options):
     monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     y = jax.random.uniform(jax.random.key(0), (100, 140, 3))
     method = explore(9, weights=folder, **SMALL, **options)
@@ -263,14 +263,14 @@ def test_turns_move_kernel_and_image_one_at_a_time(folder, monkeypatch):
     # one step of warm-up
     assert [same(a.params.image, b.params.image) for a, b in pairs] == [False, True, True, False, True]
     assert [same(a.params.kernel, b.params.kernel) for a, b in pairs] == [True, False, False, True, False]
-    # goes on from the start, and begins anew in the second turn
+    # continues from the initial kernel, and is initialized again in the second turn
     assert np.abs(states[2].params.kernel - states[0].params.kernel).max() < 0.02
     assert np.abs(states[5].params.kernel - states[4].params.kernel).mean() > 0.02
     assert [int(jax.tree.leaves(s.opt_state.kernel)[0]) for s in states] == [0, 0, 1, 2, 2, 1]
 
 
-def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
-    """With F(x, k) = k * x and G its inverse, the start comes back as the kernel that is shown."""
+def test_initial_kernel_gives_a_code_and_the_code_the_kernel(monkeypatch):
+    """With F(x, k) = k * x and G its inverse, the displayed kernel is the initial one."""
     kernel = jnp.asarray(motion.motion_kernels(jax.random.key(3), 9, 1)[0])
     x = jnp.asarray(data_of_scikit.astronaut()[100:220, 100:220] / 255, jnp.float32)
     y = blur(pad_edge(x, (9, 9)), kernel)
@@ -308,12 +308,12 @@ def test_a_start_gives_its_code_and_the_code_its_kernel(monkeypatch):
     assert right > 0.95 and right > turned + 0.02
 
 
-def test_the_kernel_network_has_the_authors_size():
+def test_kernel_network_has_the_authors_parameter_count():
     shapes = jax.eval_shape(kernel_wizard.KernelDip().init, jax.random.key(0), jnp.zeros((64, 64, 64)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 34_787_264
 
 
-def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
+def test_perceptual_features_match_torchvision(tmp_path):
     import torch
 
     rng = np.random.default_rng(0)
@@ -363,13 +363,13 @@ def test_perceptual_features_are_those_of_torchvisions_layers(tmp_path):
         (dict(scheme="alternating", kernel_steps=2, warm_up=0, steps=4), "Try 6"),
     ],
 )
-def test_explore_refuses_what_it_cannot_do(folder, monkeypatch, options, words):
+def test_explore_refuses_bad_options(folder, monkeypatch, options, words):
     monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     with pytest.raises(ValueError, match=words):
         explore(9, weights=folder, **options)
 
 
-def test_explore_refuses_a_picture_that_is_too_large_for_its_network(folder, monkeypatch):
+def test_explore_refuses_too_large_images(folder, monkeypatch):
     monkeypatch.setitem(wizards.WIDTHS, "tiny", TINY)
     with pytest.raises(ValueError, match="at most"):
         explore(9, weights=folder, **SMALL).init(jax.random.key(0), jax.ShapeDtypeStruct((4000, 4000, 3), jnp.float32))
@@ -411,7 +411,7 @@ def test_pairs_come_from_pairs_frames_and_photos(sources):
     np.testing.assert_array_equal(both[5].blurred, data.pairs(128, 0, **mixed)[5].blurred)
 
 
-def test_kernels_are_drawn_in_the_proportion_of_their_models(sources, monkeypatch):
+def test_kernels_follow_the_shares_of_their_models(sources, monkeypatch):
     drawn = []
 
     def blurrer(size, model):
@@ -425,7 +425,7 @@ def test_kernels_are_drawn_in_the_proportion_of_their_models(sources, monkeypatc
     assert 5 < drawn.count("trajectory") < 27 and len(drawn) == 60
 
 
-def test_pairs_are_no_frames(tmp_path):
+def test_pairs_do_not_count_as_frames(tmp_path):
     (tmp_path / "test").mkdir()
     (tmp_path / "clip").mkdir()
     for i in range(10):
@@ -442,7 +442,7 @@ def test_averaged_frames_are_linear_in_light():
     np.testing.assert_allclose(data.average_frames([light, light, light]), 1, rtol=1e-5)
 
 
-def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatch):
+def test_held_out_frames_are_in_no_training_average(sources, monkeypatch):
     used = {True: set(), False: set()}
     seen = data._read_frame
     for apart in used:
@@ -467,7 +467,7 @@ def test_frames_kept_apart_are_in_no_average_of_the_training(sources, monkeypatc
         (dict(photos="photos", kernels="frames"), "odd sides"),
     ],
 )
-def test_bad_sources_are_named(sources, given, words, monkeypatch):
+def test_bad_sources_are_reported(sources, given, words, monkeypatch):
     monkeypatch.chdir(sources)
     with pytest.raises(ValueError, match=words):
         data.pairs(128, 0, **given)
@@ -501,7 +501,7 @@ def trained(sources, folder, until=None, **changes):
     return settings
 
 
-def test_a_resumed_operator_is_the_uninterrupted_one(sources, narrow):
+def test_resumed_operator_training_equals_uninterrupted(sources, narrow):
     options = dict(variational=True, single=True, margin=9, schedule="restarts", periods=(10, 10))
     trained(sources, sources / "whole", **options)
     trained(sources, sources / "parts", until=10, **options)
@@ -532,13 +532,13 @@ def test_training_lowers_the_loss_of_its_pairs(sources, narrow):
         (dict(crop=100), "`crop` must"),
     ],
 )
-def test_settings_of_the_operator_that_make_no_sense_are_refused(sources, changes, words):
+def test_bad_settings_of_the_operator_are_refused(sources, changes, words):
     given = dict(pairs=str(sources / "pairs"), crop=128, width="compact") | changes
     with pytest.raises(ValueError, match=words):
         training.training(training.Config(**given))
 
 
-def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
+def test_vae_is_initialized_from_the_operator_without_one(sources, narrow):
     trained(sources, sources / "plain")
     settings = training.Config(
         photos=str(sources / "photos"),
@@ -555,7 +555,7 @@ def test_a_vae_sets_out_from_the_operator_without_one(sources, narrow):
     chex.assert_trees_all_equal(start["kernels"]["mean"], plain["kernels"]["mean"])
 
 
-def test_drawn_blurs_from_the_command_line(tmp_path):
+def test_random_blurs_from_the_command_line(tmp_path):
     """The shipped operator with a VAE puts another blur on the picture with each seed."""
     rng = np.random.default_rng(0)
     sharp = np.clip(np.repeat(np.repeat(rng.uniform(size=(20, 30, 3)), 5, 0), 5, 1)[:97], 0, 1)

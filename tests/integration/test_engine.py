@@ -19,7 +19,7 @@ from jbid.methods.selfdeblur import selfdeblur
 from jbid.ops.conv import blur
 from jbid.ops.motion import gaussian_process_kernel
 from jbid.types import Estimate, Generator
-from tests.helpers import TINY_NETWORK, stoppable
+from tests.helpers import TINY_NETWORK, stoppable, third_loss
 
 TINY = TINY_NETWORK | {"ssim_from": 4}
 
@@ -54,14 +54,6 @@ def test_every_variant_lowers_its_loss_and_returns_a_kernel(blurred, options):
     assert result.output.image.shape == blurred.shape and result.output.kernel.shape == (9, 9)
     np.testing.assert_allclose(result.output.kernel.sum(), 1, atol=1e-5)
     assert (result.output.kernel >= 0).all()
-
-
-def third_loss(method, blurred, init=None):
-    """Without the rest that `run` compiles; `init` of a method with the same state need not be compiled again."""
-    state, step = (init or jax.jit(method.init))(jax.random.key(0), blurred, None), jax.jit(method.step)
-    for t in range(3):
-        state, info = step(state, blurred, jnp.asarray(t))
-    return info.loss
 
 
 def test_variants_differ(blurred):

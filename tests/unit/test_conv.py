@@ -17,7 +17,7 @@ def random(seed, shape):
 
 @pytest.mark.parametrize("method", ["direct", "fft", None])
 @pytest.mark.parametrize("image, kernel", [((31, 40, 1), (5, 5)), ((30, 29, 3), (7, 4)), ((12, 13, 1), (12, 13))])
-def test_blur_is_scipys_valid_convolution(image, kernel, method):
+def test_blur_matches_scipys_valid_convolution(image, kernel, method):
     x, k = random(0, image), random(1, kernel)
     expected = np.stack([scipy.signal.convolve(x[..., c], k, "valid") for c in range(image[2])], -1)
     np.testing.assert_allclose(blur(x, k, method=method), expected, atol=2e-4)
@@ -54,14 +54,14 @@ def test_crop_undoes_pad():
         np.testing.assert_array_equal(crop_center(pad_edge(x, shape), shape), x)
 
 
-def test_refusals():
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="must not exceed the image"):
         blur(jnp.zeros((8, 8, 1)), jnp.zeros((9, 3)))
     with pytest.raises(ValueError, match="must be"):
         blur(jnp.zeros((8, 8)), jnp.zeros((3, 3)))
 
 
-def test_normalized_kernel_is_a_kernel():
+def test_normalized_kernel_is_nonnegative_with_sum_one():
     k = normalize_kernel(jnp.array([[-1.0, 0.1], [4.0, 1.0]]), 0.1)
     np.testing.assert_allclose(k, np.array([[0, 0], [0.8, 0.2]]), atol=1e-6)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +28,10 @@ from jbid.ops.motion import gaussian_process_kernel
 from jbid.pretrain import loop
 from jbid.pretrain import text_lines as training
 from jbid.types import Estimate, Method, MethodOutput, StepInfo
-from tests.helpers import stoppable
+from tests.helpers import ROOT, stoppable
 
 WIDTH, CHANNELS = 16, (12, 10, 8)
-CONFIG = Path(__file__).parent.parent / "configs" / "explore_lines.toml"
+CONFIG = ROOT / "configs" / "explore_lines.toml"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def in_torch(torch, state, latents, noises):
     return picture[0].permute(1, 2, 0).numpy()
 
 
-def test_the_generator_is_that_of_the_pytorch_port(state):
+def test_stylegan2_matches_the_pytorch_port(state):
     import torch
 
     assert stylegan2.layers(state) == 6 and stylegan2.shape(state) == (16, 16, 3)
@@ -142,7 +141,7 @@ def file(tmp_path, state):
     return str(path)
 
 
-def test_vectors_stay_on_their_spheres_and_come_closer():
+def test_spherical_descent_keeps_lengths_and_lowers_the_loss():
     target = jax.random.normal(jax.random.key(0), (5, 7))
     params = {"latents": 3 * jax.random.normal(jax.random.key(1), (5, 7)), "noises": [jnp.arange(1.0, 6)]}
     tx = manifold.spherical(optax.sgd(0.05))
@@ -177,7 +176,7 @@ def test_one_cycle_rises_falls_and_drops():
     np.testing.assert_allclose([rate(0), rate(45), rate(90), rate(100)], [0.02, 0.2, 0.02, 2e-4], rtol=1e-3)
 
 
-def test_statistics_of_the_mapping_are_those_of_a_gaussian_behind_a_leaky_relu():
+def test_fitted_gaussian_inverts_the_leaky_relu():
     def mapping(z):
         v = 2 * z + jnp.array([0.5, -1.0])
         return jnp.maximum(v, v / manifold.SLOPE)
@@ -198,7 +197,7 @@ SETTINGS = dict(image_net="stylegan2", blur_model="convolution", loss="mse", los
 SETTINGS |= dict(sparse_weights=(0.0, 0.0), kernel_net="free", kernel_lr=1e-2)
 
 
-def test_a_picture_of_the_manifold_is_found_again(file, few, state):
+def test_image_of_the_manifold_is_recovered(file, few, state):
     kernel = gaussian_process_kernel(jax.random.key(3), 5)
     known = explore(5, generator=file, kernel=kernel, steps=150, **SETTINGS)
     first = known.init(jax.random.key(9), jnp.zeros((16, 16, 3)))
@@ -223,7 +222,7 @@ def test_turns_on_a_manifold_begin_with_the_image_and_keep_the_kernel(file, few)
     assert moved == [[True, False]] * 3 + [[False, True]] * 2 + [[True, False]]
 
 
-def test_the_lowest_loss_is_kept():
+def test_estimate_of_the_lowest_loss_is_the_answer():
     def step(state, blurred, t):
         return state + 1, StepInfo(jnp.array([3.0, 1.0, 2.0])[t], Estimate(state, state), jnp.array(False))
 
@@ -242,7 +241,7 @@ def test_the_lowest_loss_is_kept():
         assert method.estimate(state).image == lowest
 
 
-def test_what_is_no_generator_is_refused_in_words(file, few, tmp_path):
+def test_invalid_generator_files_are_refused(file, few, tmp_path):
     import torch
 
     with pytest.raises(ValueError, match="16x16"):
@@ -264,7 +263,7 @@ def narrow(monkeypatch):
             monkeypatch.setattr(where, name, small, raising=False)
 
 
-def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
+def test_lines_are_reproducible_and_held_out_words_are_separate():
     a, b = (text_lines.line(np.random.default_rng(3), 160) for _ in range(2))
     np.testing.assert_array_equal(a, b)
     assert a.shape == (32, 160, 1) and a.min() >= 0 and a.max() <= 1 and np.ptp(a) > 0.4
@@ -273,7 +272,7 @@ def test_lines_are_the_same_for_the_same_draw_and_held_out_words_are_apart():
     assert len(text_lines.words(True)) > 100 and not set(text_lines.words(True)) & set(text_lines.words(False))
 
 
-def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_manifold(tmp_path, narrow):
+def test_resumed_training_of_lines_equals_uninterrupted_and_serves_as_manifold(tmp_path, narrow):
     settings = training.Config(width=48, steps=20, batch=2, held_out=4)
 
     def train(folder, until=None):
@@ -298,8 +297,8 @@ def test_a_resumed_generator_of_lines_is_the_uninterrupted_one_and_serves_as_man
         method.init(jax.random.key(0), blurred[:, :50])
 
 
-def test_the_shipped_manifold_deblurs_a_line_of_its_domain_from_the_command_line(tmp_path, capsys):
-    """And a picture that is no line is named, and the line still restored."""
+def test_shipped_manifold_deblurs_a_line_from_the_command_line(tmp_path, capsys):
+    """An image that is no line is reported, and the line is still restored."""
     sharp = text_lines.line(np.random.default_rng(5), 120, held_out=True)
     kernel = gaussian_process_kernel(jax.random.key(1), 15)
     blurred = np.asarray(blur(pad_edge(jnp.asarray(sharp), (15, 15)), kernel))

@@ -55,6 +55,6 @@ def test_kernel_noise_is_removed(scene):
     np.testing.assert_allclose(deconvolve_sparse(blurred, noisy), deconvolve_sparse(blurred, kernel), atol=0.02)
 
 
-def test_a_delta_kernel_changes_little():
+def test_delta_kernel_changes_little():
     x = jnp.asarray(transform.resize(data.camera(), (64, 64), anti_aliasing=True), jnp.float32)[..., None]
     assert psnr(deconvolve_sparse(x, jnp.ones((1, 1))), x) > 45

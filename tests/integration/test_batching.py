@@ -1,4 +1,4 @@
-"""Parts, devices and processes change how work is done, not what comes out."""
+"""Batches, devices and processes change how work is done, not its result."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def same(answer, whole, tolerance=1e-5):
     np.testing.assert_allclose(answer.output.kernel, whole.output.kernel, atol=1e-4)
 
 
-def test_parts_of_any_size_end_as_the_whole(method, given, whole):
+def test_batches_of_any_size_equal_a_single_one(method, given, whole):
     each = step_memory(method, given[0][:1], jnp.asarray(given[1][:1]))
     assert each > 24 * 20 * 4
     for memory in (1, int(2.5 * each), 100 * each):
         same(run_batched(method, *given, STEPS, context=RunContext(memory=memory)), whole)
 
 
-def test_all_parts_are_of_one_size(method, given, monkeypatch):
-    """So that one program does for all; the last one is filled up with copies."""
+def test_all_batches_have_one_size(method, given, monkeypatch):
+    """One program serves all; copies fill up the last batch."""
     sizes = []
 
     def noted(spread, keys, *args, **options):
@@ -87,8 +87,8 @@ def test_all_parts_are_of_one_size(method, given, monkeypatch):
     assert sizes == [7, 7] and answer.losses.shape == (1, 13)
 
 
-def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch):
-    """And what was asked to be told of it is; a single unit that does not fit is an error with advice."""
+def test_batch_is_halved_when_memory_runs_out(method, given, whole, monkeypatch):
+    """The context hears of it; a single work item that does not fit is an error with a hint."""
     least = 2
 
     def limited(spread, keys, *args, **options):
@@ -108,7 +108,7 @@ def test_memory_that_runs_out_halves_the_part(method, given, whole, monkeypatch)
         run_batched(method, *given, STEPS)
 
 
-def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
+def test_other_errors_do_not_count_as_out_of_memory(method, given, monkeypatch):
     def broken(*args, **options):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
@@ -117,7 +117,7 @@ def test_other_errors_are_not_taken_for_memory(method, given, monkeypatch):
         run_batched(method, *given, STEPS)
 
 
-def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_path):
+def test_resumed_batches_equal_uninterrupted(method, given, tmp_path):
     """Those that were done are not done again, and the one that was begun goes on."""
     steps = 12  # two chunks for each part
     undisturbed = run_batched(method, *given, steps, context=RunContext(memory=1))
@@ -143,8 +143,8 @@ def test_parts_stopped_and_resumed_end_as_if_never_stopped(method, given, tmp_pa
     np.testing.assert_array_equal(again.output.image, undisturbed.output.image)
 
 
-def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_path):
-    """Whatever memory there is the next time, what is done is not done again."""
+def test_resumed_batches_keep_their_size(method, given, whole, tmp_path):
+    """Finished batches are not computed again, however much memory is free the next time."""
     run_batched(method, *given, STEPS, context=RunContext(memory=1, checkpoint=Checkpoint(tmp_path)))
     assert Checkpoint(tmp_path).parts() == [f"{i}-{i + 1}" for i in range(5)]
     seen = []
@@ -153,8 +153,8 @@ def test_parts_are_resumed_in_the_size_that_they_had(method, given, whole, tmp_p
     assert not seen
 
 
-def test_parts_that_were_halved_are_resumed_as_they_were(method, given, whole, tmp_path, monkeypatch):
-    """But for a memory that is asked for, which may be why it is run again."""
+def test_halved_batches_are_resumed_halved(method, given, whole, tmp_path, monkeypatch):
+    """Unless a memory limit is given, which may be the reason to run again."""
     sizes, short = [], True
 
     def limited(spread, keys, *args, **options):
@@ -183,7 +183,7 @@ def test_parts_that_were_halved_are_resumed_as_they_were(method, given, whole, t
     assert sizes == [1] * 5
 
 
-def test_many_kernels_are_deconvolved_with_a_few_at_a_time(monkeypatch):
+def test_many_kernels_are_deconvolved_in_batches(monkeypatch):
     rng = np.random.default_rng(0)
     y, kernels = rng.random((40, 36), np.float32), list(rng.random((5, 5, 5), np.float32) / 12.5)
     together = latent_images(y, kernels)
@@ -192,7 +192,7 @@ def test_many_kernels_are_deconvolved_with_a_few_at_a_time(monkeypatch):
         np.testing.assert_allclose(few, all_at_once, atol=1e-4)
 
 
-def test_parts_are_even_and_hold_all():
+def test_even_batches_hold_all_items():
     for units in (1, 5, 8, 13, 64):
         for most in (1, 3, 8, 100):
             for devices in (1, 2, 8):
@@ -204,7 +204,7 @@ def test_parts_are_even_and_hold_all():
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="of Linux")
-def test_programs_are_let_go_of_before_their_mappings_run_out(monkeypatch):
+def test_programs_are_cleared_before_memory_mappings_run_out(monkeypatch):
     """And made anew where they are needed again."""
 
     def mappings():
@@ -226,14 +226,14 @@ def test_programs_are_let_go_of_before_their_mappings_run_out(monkeypatch):
     np.testing.assert_array_equal(made[3](x), answers[3])
 
 
-def test_sizes_of_memory_are_read():
+def test_memory_sizes_are_parsed():
     assert parse_memory("6GiB") == 6 * 2**30 and parse_memory("1.5 m") == 3 * 2**19 and parse_memory("512") == 512
     for text in ("", "much", "-1G", "0", "3 GX"):
         with pytest.raises(ValueError, match="such as 6GiB"):
             parse_memory(text)
 
 
-def test_unknown_pixels_ask_for_nothing():
+def test_nan_pixels_get_no_gradient():
     """A latent pixel that only unknown ones see has no gradient, and the known ones have what they had without."""
     kernel = free_kernel((3, 3))
     image = Generator(lambda key, y: (jnp.full((10, 12, 1), 0.3), {}), lambda params, code, key: params)
@@ -252,7 +252,7 @@ def test_unknown_pixels_ask_for_nothing():
     np.testing.assert_allclose(change[:, :8] * 10 / 6, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_pictures_of_many_sizes_share_few_rooms():
+def test_images_of_many_sizes_share_few_padded_shapes():
     lai = [(680, 1024), (683, 1024), (648, 1012), (764, 1024), (701, 1024), (684, 1024), (605, 1024), (768, 1024)]
     lai += [(1024, 752), (1024, 768), (937, 1024), (663, 1008), (682, 1024), (368, 560), (809, 941), (678, 1024)]
     lai += [(518, 630), (380, 536), (442, 612), (520, 558), (351, 502)]
@@ -272,7 +272,7 @@ def test_pictures_of_many_sizes_share_few_rooms():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["selfdeblur", "gkpile", "robust", "explore"])
-def test_steps_can_be_lowered_for_accelerators(name, dtype):
+def test_steps_lower_for_accelerators(name, dtype):
     """Scanned, as they are driven there, without a call back to the host, and in the number format asked for."""
     values = {"method": name, "preset": "quick", "channels": 8, "skip_channels": 4, "scales": 2}
     if name == "explore":
@@ -293,7 +293,7 @@ def test_steps_can_be_lowered_for_accelerators(name, dtype):
     assert ("bf16" in lowered) == (dtype == "bfloat16")
 
 
-def test_a_padded_picture_comes_back_in_its_own_size(monkeypatch):
+def test_padded_image_is_restored_at_its_own_size(monkeypatch):
     """Pictures of two sizes in one launch: each has its own corner of the padded image."""
     rng = np.random.default_rng(0)
     settings = resolve(
@@ -350,7 +350,7 @@ np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=sp
 """
 
 
-def test_several_devices_end_as_one(whole, tmp_path):
+def test_several_devices_equal_one(whole, tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     subprocess.run(
         [sys.executable, "-c", DEVICES, tmp_path / "out.npz", tmp_path / "checkpoint"],
@@ -370,7 +370,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes_share_the_work_and_a_lost_one_is_made_up_for(levin_folder, tmp_path):
+def test_two_processes_share_a_benchmark_and_resume_after_a_loss(levin_folder, tmp_path):
     out = tmp_path / "both.json"
     tiny = [
         "--set=channels=4",
@@ -439,7 +439,7 @@ sys.exit(run(app, []))
 
 
 @pytest.mark.parametrize("who, how, codes", [(0, "signal", (-2, 130)), (1, "signal", (130,)), (1, "error", (2,))])
-def test_a_process_ends_though_others_wait_or_work(who, how, codes, tmp_path):
+def test_process_ends_while_others_wait_or_work(who, how, codes, tmp_path):
     """By Ctrl-C, where it waits and where it works, or by an error of its own; soon, and not by an abort."""
     port = str(free_port())
     told = [tmp_path / f"{i}.txt" for i in range(2)]

@@ -25,8 +25,7 @@ from jbid.ops.noise import gaussian_noise
 from jbid.pipeline.config import resolve
 from jbid.pipeline.solve import restore
 from jbid.types import Estimate, Method, MethodOutput, StepInfo
-from tests.helpers import stoppable
-from tests.test_engine import third_loss
+from tests.helpers import stoppable, third_loss
 
 TINY = dict(channels=4, skip_channels=2, scales=1, siren_width=16)
 
@@ -80,7 +79,7 @@ def full_window_stop(valley: int, window: int, patience: int, key) -> tuple[int,
     raise AssertionError
 
 
-def test_stops_at_the_planted_valley_like_the_full_window():
+def test_early_stopping_finds_the_planted_valley_like_the_full_window():
     valley, window, patience = 600, 20, 100
     result = run(
         early_stopping(planted(valley), window=window, patience=patience, samples=500), jax.random.key(0), photo(), 5000
@@ -93,7 +92,7 @@ def test_stops_at_the_planted_valley_like_the_full_window():
     assert abs(full[0] - best) <= 0.02 * valley and abs(full[1] - int(result.stopped)) <= 0.02 * valley
 
 
-def test_no_number_is_no_lower_variance():
+def test_nan_is_no_lower_variance():
     sound = planted(200)
 
     def step(state, blurred, t):
@@ -117,7 +116,7 @@ def of_two(method: Method) -> Method:
     )
 
 
-def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
+def test_stopped_seeds_freeze_and_the_run_ends_when_all_have_stopped():
     method = early_stopping(planted(0), window=5, patience=20)
     valleys = jnp.array([40, 90])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
@@ -133,7 +132,7 @@ def test_a_stopped_seed_is_frozen_and_all_stopped_ends_the_run():
         np.testing.assert_allclose(alone.output.image, result.output.image[i], atol=1e-6)
 
 
-def test_patience_goes_by_the_noise_level():
+def test_patience_depends_on_the_noise_level():
     calm = photo(64, 64) * 0.5 + 0.2
     noisy = calm + 0.05 * jax.random.normal(jax.random.key(1), calm.shape)
     method = early_stopping(planted(10))
@@ -141,7 +140,7 @@ def test_patience_goes_by_the_noise_level():
     assert int(early_stopping(planted(10), patience=7).init(jax.random.key(0), noisy).patience) == 7
 
 
-def test_interrupted_early_stopping_goes_on_as_if_it_had_not_been(tmp_path):
+def test_resumed_early_stopping_equals_uninterrupted(tmp_path):
     method = of_two(early_stopping(planted(0), window=5, patience=20))
     keys, valleys = jax.vmap(jax.random.key)(jnp.arange(2)), jnp.array([40, 120])
     whole = run(method, keys, photo(), 500, init_kernel=valleys)
@@ -184,7 +183,7 @@ def test_window_similarity_is_ssim():
         assert got[i, j] == pytest.approx(wanted, abs=2e-3)
 
 
-def test_image_and_kernel_are_moved_back_together():
+def test_image_and_kernel_are_shifted_back_together():
     small = gaussian_process_kernel(jax.random.key(2), 9)
     x = photo(60 + 24, 70 + 20)
     frame = jnp.pad(small, ((8, 8), (6, 6)))
@@ -201,7 +200,7 @@ def test_image_and_kernel_are_moved_back_together():
 
 
 @pytest.mark.parametrize("peak, tail", [((1, 2), (9, 8)), ((8, 4), (0, 6))])
-def test_a_kernel_that_fills_its_frame_is_not_cut_off(peak, tail):
+def test_kernel_that_fills_its_frame_is_not_cut_off(peak, tail):
     kernel = jnp.zeros((10, 9)).at[peak].set(0.6)
     steps = jnp.linspace(0, 1, 60)[:, None]
     path = jnp.round(jnp.asarray(peak) * (1 - steps) + jnp.asarray(tail) * steps).astype(int)
@@ -212,7 +211,7 @@ def test_a_kernel_that_fills_its_frame_is_not_cut_off(peak, tail):
     assert kernel_similarity(restored.kernel, kernel) > 0.999
 
 
-def test_a_known_kernel_is_returned_as_it_is():
+def test_known_kernel_is_returned_unchanged():
     kernel = jnp.zeros((9, 9)).at[2, 2].set(0.9).at[7, 7].set(0.1)
     x = photo(68, 78)
     method = robust(9, **TINY, kernel=kernel)
@@ -222,7 +221,7 @@ def test_a_known_kernel_is_returned_as_it_is():
     np.testing.assert_allclose(restored.image, x[4:-4, 4:-4], atol=1e-6)
 
 
-def test_brightness_is_restored_where_the_sum_of_the_kernel_is_free():
+def test_brightness_is_restored_for_a_free_kernel_sum():
     x, kernel = photo(), gaussian_process_kernel(jax.random.key(2), 9)
     for latent in ("enlarged", "exact"):
         frame = jnp.pad(x, ((4, 4), (4, 4), (0, 0)), mode="edge") if latent == "enlarged" else x
@@ -238,7 +237,7 @@ def terms(loss, image=None, reblurred=None, blurred=None):
     return float(loss(Estimate(image, None), reblurred, blurred, 0))
 
 
-def test_huber_is_that_of_scipy():
+def test_huber_matches_scipy():
     a, b = jax.random.uniform(jax.random.key(0), (2, 9, 8, 3))
     wanted = scipy.special.huber(0.05, np.asarray(a - b)).mean()
     assert terms(losses.huber(0.05), reblurred=a, blurred=b) == pytest.approx(wanted, rel=1e-5)
@@ -258,7 +257,7 @@ def test_l1_over_l2_is_scale_invariant_and_prefers_sparse_gradients():
 # the kernel network
 
 
-def test_siren_starts_at_sum_one_and_takes_the_shape_of_a_kernel():
+def test_untrained_siren_sums_to_one_and_fits_a_kernel():
     target = gaussian_process_kernel(jax.random.key(4), 21)
     for normalize in (False, True):
         generator = siren_kernel((21, 21), Siren(mean=1 / 442), normalize=normalize)
@@ -308,7 +307,7 @@ def test_variants_differ(blurred):
         ("selfdeblur", None, 0.15, True),
     ],
 )
-def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(
+def test_network_image_is_the_answer_for_very_high_noise_and_early_stopping(
     blurred, method, stop, sigma, is_deconvolved
 ):
     tiny = {name: value for name, value in TINY.items() if method == "robust" or name != "siren_width"}
@@ -334,6 +333,6 @@ def test_where_noise_is_very_high_the_answer_is_the_image_of_what_stops_early(
         (dict(patience=-5), "at least 1"),
     ],
 )
-def test_bad_options_say_what_is_possible(options, word):
+def test_bad_options_are_refused_with_the_choices(options, word):
     with pytest.raises(ValueError, match=word):
         robust(**{"kernel_size": 9, **options})

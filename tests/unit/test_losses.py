@@ -31,7 +31,7 @@ def test_switch_changes_the_loss_at_the_boundary():
     assert evaluated(loss, x, y, 3) == pytest.approx(1 - float(ssim.ssim(x, y)))
 
 
-def test_tv_weight_follows_the_noise():
+def test_tv_weight_depends_on_the_noise():
     key = jax.random.key(0)
     x = jax.random.uniform(key, (64, 64, 1))
     weights = []
