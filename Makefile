@@ -21,7 +21,7 @@ lint: .venv/ready
 
 # the site, in build/site: runs the notebooks, and fails at a warning
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m mkdocs build
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
 
 .venv/docs: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -28,9 +28,19 @@ def golden():
 
 @pytest.fixture(scope="session")
 def levin_folder():
+    """Folder of Levin's images; skips the test without them."""
     folder = Path(os.environ.get("JBID_DATA", "")) / "levin"
     if "JBID_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("needs Levin's images: set JBID_DATA to the folder that holds levin/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lai_folder(levin_folder):
+    """Folder of Lai's images; skips the test without them."""
+    folder = levin_folder.parent / "lai"
+    if not folder.is_dir():
+        pytest.skip("needs Lai's images beside Levin's in JBID_DATA")
     return folder
 
 

@@ -149,6 +149,7 @@ def run_and_resume(photo, tmp_path, stop) -> tuple[dict, dict]:
     return tuple({p.name: p.read_bytes() for p in d.glob("*.png")} for d in (tmp_path / "whole", out))
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_bit_for_bit_the_same(photo, tmp_path):
     whole, resumed = run_and_resume(photo, tmp_path, lambda process: process.kill())
     assert whole == resumed and len(whole) == 2
@@ -156,6 +157,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_the_same(photo, tmp_path):
     assert reports[0]["candidates"] == reports[1]["candidates"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_and_resume_continues(photo, tmp_path):
     def stop(process):
         process.send_signal(signal.SIGINT)

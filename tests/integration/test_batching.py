@@ -350,6 +350,7 @@ np.savez(sys.argv[1], devices=len(jax.devices()), losses=spread.losses, image=sp
 """
 
 
+@pytest.mark.slow
 def test_several_devices_equal_one(whole, tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     subprocess.run(
@@ -370,7 +371,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes_share_a_benchmark_and_resume_after_a_loss(levin_folder, tmp_path):
+@pytest.mark.slow
+def test_two_processes_share_a_benchmark_and_resume_after_a_loss(levin_set, tmp_path):
     out = tmp_path / "both.json"
     tiny = [
         "--set=channels=4",
@@ -380,7 +382,7 @@ def test_two_processes_share_a_benchmark_and_resume_after_a_loss(levin_folder, t
         "--init=random",
         "--preset=quick",
     ]
-    command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_folder), "--kernel-size=11", *tiny]
+    command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_set), "--kernel-size=11", *tiny]
     command += ["--limit=2", "--no-full", "--out", str(out)]
 
     def both(port, *more):
@@ -438,6 +440,7 @@ sys.exit(run(app, []))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who, how, codes", [(0, "signal", (-2, 130)), (1, "signal", (130,)), (1, "error", (2,))])
 def test_process_ends_while_others_wait_or_work(who, how, codes, tmp_path):
     """By Ctrl-C, where it waits and where it works, or by an error of its own; soon, and not by an abort."""
@@ -464,6 +467,7 @@ def test_process_ends_while_others_wait_or_work(who, how, codes, tmp_path):
             process.wait()
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_of_photos(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()

@@ -36,14 +36,7 @@ TINY = [
 TINY_RUN = TINY[:4]
 
 
-@pytest.fixture
-def lai_folder(levin_folder):
-    folder = levin_folder.parent / "lai"
-    if not folder.is_dir():
-        pytest.skip("needs Lai's images beside Levin's in JBID_DATA")
-    return folder
-
-
+@pytest.mark.data
 def test_official_results_score_as_published(levin_folder, tmp_path, capsys):
     out = tmp_path / "score.json"
     folder = levin_folder / "official_run"
@@ -60,6 +53,7 @@ def test_official_results_score_as_published(levin_folder, tmp_path, capsys):
     assert len(content["images"]) == 8 and content["protocol"]["maxshift"] == 10 and content["device"]
 
 
+@pytest.mark.data
 def test_kernels_have_the_orientation_of_a_convolution(levin_folder):
     from jbid.metrics import align
     from jbid.ops.conv import blur, crop_center
@@ -74,9 +68,9 @@ def test_kernels_have_the_orientation_of_a_convolution(levin_folder):
         assert correct > 40 and correct > rotated + 4, item.name
 
 
-def test_run_writes_scores_and_resumes(levin_folder, tmp_path, capsys):
+def test_run_writes_scores_and_resumes(levin_set, tmp_path, capsys):
     out = tmp_path / "run.json"
-    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "im2_kernel5_img", "--out", str(out)]
+    args = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "im2_kernel5_img", "--out", str(out)]
     assert main([*args, *TINY]) == 0
     content = json.loads(out.read_text())
     row = content["images"][0]
@@ -92,14 +86,14 @@ def test_run_writes_scores_and_resumes(levin_folder, tmp_path, capsys):
     assert image.stat().st_mtime_ns == before
     # the written files have the same scores
     again = tmp_path / "again.json"
-    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--score", str(tmp_path / "run")]
+    args = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "--score", str(tmp_path / "run")]
     assert main([*args, "--out", str(again)]) == 0
     assert json.loads(again.read_text())["mean"]["psnr"] == pytest.approx(row["psnr"])
 
 
-def test_resume_with_other_settings_asks_for_overwrite(levin_folder, tmp_path, capsys):
+def test_resume_with_other_settings_asks_for_overwrite(levin_set, tmp_path, capsys):
     out = tmp_path / "run.json"
-    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--no-full", "--out", str(out), *TINY]
+    args = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "--no-full", "--out", str(out), *TINY]
     assert main(args) == 0
     row_file = tmp_path / "run" / "im1_kernel5_img.json"
     before = row_file.read_text()
@@ -116,16 +110,16 @@ def test_resume_with_other_settings_asks_for_overwrite(levin_folder, tmp_path, c
     assert json.loads(out.read_text())["settings"]["seed"] == 1
 
 
-def test_benchmark_runs_from_python(levin_folder, tmp_path, capsys):
-    config = TableConfig(data=levin_folder, only=("im1_kernel5_img",), out=tmp_path / "run.json", full=False)
+def test_benchmark_runs_from_python(levin_set, tmp_path, capsys):
+    config = TableConfig(data=levin_set, only=("im1_kernel5_img",), out=tmp_path / "run.json", full=False)
     assert table.run(config) == 0
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["settings"]["method"] == "edges" and content["images"][0]["psnr"] > 30
     assert "| jbid edges " in capsys.readouterr().out
     for wrong, message in (
-        (TableConfig(data=levin_folder, limit=1, out=tmp_path / "run"), "`out` must be a name that ends in .json"),
+        (TableConfig(data=levin_set, limit=1, out=tmp_path / "run"), "`out` must be a name that ends in .json"),
         (TableConfig(set_name="kohler"), "`set_name` must be one of levin, lai"),
-        (TableConfig(data=levin_folder, limit=0), "`limit` must be at least 1"),
+        (TableConfig(data=levin_set, limit=0), "`limit` must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             table.run(wrong)
@@ -155,8 +149,8 @@ def test_reports_are_named_by_method_and_preset():
         (["--limit=1", "--only", "im1_kernel1_img"], "--only"),
     ],
 )
-def test_bad_input(levin_folder, capsys, flags, words):
-    data = [] if flags[0].startswith("--data") else ["--data", str(levin_folder)]
+def test_bad_input(levin_set, capsys, flags, words):
+    data = [] if flags[0].startswith("--data") else ["--data", str(levin_set)]
     assert main(["levin", *data, *flags]) == 2
     err = capsys.readouterr().err
     assert err.startswith("jbid: error: ") and err.count("\n") == 1 and words in err
@@ -191,12 +185,12 @@ def test_values_out_of_range_are_refused_in_one_line(capsys, flags):
     assert err.startswith("jbid: error: ") and err.count("\n") == 1 and flags[1].split("=")[0] in err
 
 
-def test_names_of_earlier_versions_are_accepted(levin_folder, capsys):
+def test_names_of_earlier_versions_are_accepted(levin_set, capsys):
     # with an error that ends the command once its options are read
-    assert main(["levin", "--data", str(levin_folder), "--start=encoder", "--no-finish", "--maxshift=20"]) == 2
+    assert main(["levin", "--data", str(levin_set), "--start=encoder", "--no-finish", "--maxshift=20"]) == 2
     err = capsys.readouterr().err
     assert "--start is now --init" in err and "--no-finish is now --no-deconvolve" in err
-    assert main(["variance", "--data", str(levin_folder), "--starts", "random", "encoder", "--perturb=2"]) == 2
+    assert main(["variance", "--data", str(levin_set), "--starts", "random", "encoder", "--perturb=2"]) == 2
     err = capsys.readouterr().err
     assert "--starts is now --inits" in err and "'encoder' is now 'learned'" in err and "--perturb" in err
 
@@ -222,9 +216,9 @@ def test_levels_of_overspecification_range_from_the_true_size_to_half():
     assert sizes == [13, 41, 71, 99, 127]
 
 
-def test_conditions_are_scored_plotted_and_resumed(levin_folder, tmp_path, capsys):
+def test_conditions_are_scored_plotted_and_resumed(levin_set, tmp_path, capsys):
     out = tmp_path / "noise.json"
-    args = ["noise", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--noises", "gaussian:0.05"]
+    args = ["noise", "--data", str(levin_set), "--only", "im1_kernel5_img", "--noises", "gaussian:0.05"]
     args += ["--methods", "robust", "selfdeblur", "--kernel-size", "11", "--init=random", "--out", str(out), *TINY_RUN]
     assert main(args) == 0
     printed = capsys.readouterr().out
@@ -244,15 +238,15 @@ def test_conditions_are_scored_plotted_and_resumed(levin_folder, tmp_path, capsy
     assert (tmp_path / "noise" / "im1_kernel5_img_robust_gaussian_0.05.json").stat().st_mtime_ns == first
 
 
-def test_noise_without_blur_has_its_own_baseline(levin_folder, tmp_path):
+def test_noise_without_blur_has_its_own_baseline(levin_set, tmp_path):
     out = tmp_path / "only.json"
-    args = ["noise-only", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--noises", "impulse:0.08"]
+    args = ["noise-only", "--data", str(levin_set), "--only", "im1_kernel5_img", "--noises", "impulse:0.08"]
     assert main([*args, "--methods", "dip", "--init=random", "--out", str(out), *TINY_RUN]) == 0
     row = json.loads(out.read_text())["images"][0]
     assert row["kernel_size"] == 1 and row["support_true"] == 1 and row["psnr_network"] == pytest.approx(row["psnr"])
 
 
-def test_bad_conditions_are_refused_in_one_line(levin_folder, capsys):
+def test_bad_conditions_are_refused_in_one_line(levin_set, capsys):
     for args, word in (
         (["noise", "--noises", "salt:1"], "gaussian:LEVEL"),
         (["oversize", "--levels", "6"], "from 1 to 5"),
@@ -265,7 +259,7 @@ def test_bad_conditions_are_refused_in_one_line(levin_folder, capsys):
         (["noise", "--lpips", "none.pth"], "alexnet-owt"),
         (["oversize", "--noise", "gaussian"], "gaussian:0.05"),
     ):
-        assert main([*args, "--data", str(levin_folder)]) == 2
+        assert main([*args, "--data", str(levin_set)]) == 2
         error = capsys.readouterr().err
         assert word in error and error.count("\n") == 1
 
@@ -297,6 +291,7 @@ def test_protocols_differ_in_range_and_alignment():
     assert gray.psnr > 60
 
 
+@pytest.mark.data
 def test_blurred_lai_images_score_as_by_the_authors_script(lai_folder, tmp_path):
     rows = golden_rows("lai_blurry_scored.csv")
     out = tmp_path / "blurred.json"
@@ -316,6 +311,7 @@ def test_blurred_lai_images_score_as_by_the_authors_script(lai_folder, tmp_path)
     assert page.count("data:image/jpeg;base64,") == 20 and "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.data
 def test_subsets_and_scales(lai_folder, tmp_path, capsys):
     lai = SETS["lai"]
     assert len(select_names(lai, subset=("text",))) == 20
@@ -340,9 +336,9 @@ def test_subsets_and_scales(lai_folder, tmp_path, capsys):
         assert word in capsys.readouterr().err
 
 
-def test_results_are_scored_again_without_another_run(levin_folder, tmp_path):
+def test_results_are_scored_again_without_another_run(levin_set, tmp_path):
     out = tmp_path / "run.json"
-    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--out", str(out), *TINY]
+    args = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "--out", str(out), *TINY]
     assert main([*args, "--no-full"]) == 0
     first = json.loads(out.read_text())["images"][0]
     before = (tmp_path / "run" / "im1_kernel5_img_x.png").stat().st_mtime_ns
@@ -396,9 +392,9 @@ def test_photos_without_ground_truth_have_a_page(tmp_path, capsys):
     assert "photo" in out.with_suffix(".html").read_text()
 
 
-def test_variance_over_seeds_and_initial_kernels(levin_folder, tmp_path, capsys):
+def test_variance_over_seeds_and_initial_kernels(levin_set, tmp_path, capsys):
     out = tmp_path / "variance.json"
-    args = ["variance", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--crop=72", "--seeds=3"]
+    args = ["variance", "--data", str(levin_set), "--only", "im1_kernel5_img", "--crop=72", "--seeds=3"]
     args += ["--inits", "random", "perturbed", "--kernel-size=11", "--out", str(out), *TINY_RUN]
     assert main(args) == 0
     content = json.loads(out.read_text())
@@ -455,6 +451,7 @@ def test_regret_of_the_selection():
     assert mean_regret(failed, similarity, "score", 4) == 5
 
 
+@pytest.mark.data
 def test_files_are_checked_against_their_checksums(levin_folder, tmp_path, capsys):
     import shutil
 
@@ -473,6 +470,8 @@ def test_files_are_checked_against_their_checksums(levin_folder, tmp_path, capsy
     assert "csdwren/SelfDeblur" in capsys.readouterr().err
 
 
+@pytest.mark.data
+@pytest.mark.slow
 def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, tmp_path):
     pytest.importorskip("array_record", reason="has no wheel for this system")
     from jbid.data.tfds import tfds_source
@@ -491,6 +490,8 @@ def test_sets_are_read_by_tensorflow_datasets_without_tensorflow(levin_folder, t
         tfds_source("kohler")
 
 
+@pytest.mark.data
+@pytest.mark.slow
 def test_tensorflow_datasets_has_all_of_lai_in_three_channels(lai_folder, tmp_path):
     pytest.importorskip("array_record", reason="has no wheel for this system")
     from jbid.data.tfds import tfds_source
@@ -505,14 +506,14 @@ def test_tensorflow_datasets_has_all_of_lai_in_three_channels(lai_folder, tmp_pa
     assert by_name["text_05_kernel_02"] == (351, 502, 3)
 
 
-def test_tensorboard_has_losses_scores_and_images(levin_folder, tmp_path):
+def test_tensorboard_has_losses_scores_and_images(levin_set, tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
     out, board = tmp_path / "run.json", tmp_path / "board"
-    args = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--out", str(out), *TINY[:3], *TINY[4:]]
+    args = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "--out", str(out), *TINY[:3], *TINY[4:]]
     assert main([*args, "--steps=10", "--seeds=2", "--no-full", "--tensorboard", str(board)]) == 0
-    scored = ["levin", "--data", str(levin_folder), "--only", "im1_kernel5_img", "--score", str(tmp_path / "run")]
+    scored = ["levin", "--data", str(levin_set), "--only", "im1_kernel5_img", "--score", str(tmp_path / "run")]
     assert main([*scored, "--no-full", "--tensorboard", str(tmp_path / "again")]) == 0
     (again,), (events,) = (folder.glob("events*") for folder in (tmp_path / "again", board))
     assert b"images/psnr" in again.read_bytes() and b"restored" in again.read_bytes()
@@ -531,7 +532,7 @@ def test_tensorboard_has_losses_scores_and_images(levin_folder, tmp_path):
     assert (image.height, image.width) == (255, 255) and image.encoded_image_string.startswith(b"\x89PNG")
 
 
-def test_checkpoint_of_another_batch_is_not_used(levin_folder, tmp_path, monkeypatch):
+def test_checkpoint_of_another_batch_is_not_used(levin_set, tmp_path, monkeypatch):
     """A batch with the same first image has a checkpoint folder of its own."""
     folders = []
     launch = runner.launch
@@ -541,7 +542,7 @@ def test_checkpoint_of_another_batch_is_not_used(levin_folder, tmp_path, monkeyp
         return launch(prepared, config, folder=folder, **options)
 
     monkeypatch.setattr(runner, "launch", record_folder)
-    args = ["levin", "--data", str(levin_folder), "--no-full", *TINY[:-1], "--kernel-size=11"]
+    args = ["levin", "--data", str(levin_set), "--no-full", *TINY[:-1], "--kernel-size=11"]
     for name, batch in (("one", "1"), ("two", "2")):
         assert main([*args, "--limit=2", "--batch", batch, "--out", str(tmp_path / f"{name}.json")]) == 0
     (_, first), _, (count, second) = folders

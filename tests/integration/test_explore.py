@@ -501,6 +501,7 @@ def trained(sources, folder, until=None, **changes):
     return settings
 
 
+@pytest.mark.slow
 def test_resumed_operator_training_equals_uninterrupted(sources, narrow):
     options = dict(variational=True, single=True, margin=9, schedule="restarts", periods=(10, 10))
     trained(sources, sources / "whole", **options)

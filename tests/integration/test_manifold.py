@@ -272,6 +272,7 @@ def test_lines_are_reproducible_and_held_out_words_are_separate():
     assert len(text_lines.words(True)) > 100 and not set(text_lines.words(True)) & set(text_lines.words(False))
 
 
+@pytest.mark.slow
 def test_resumed_training_of_lines_equals_uninterrupted_and_serves_as_manifold(tmp_path, narrow):
     settings = training.Config(width=48, steps=20, batch=2, held_out=4)
 
@@ -297,6 +298,7 @@ def test_resumed_training_of_lines_equals_uninterrupted_and_serves_as_manifold(t
         method.init(jax.random.key(0), blurred[:, :50])
 
 
+@pytest.mark.slow
 def test_shipped_manifold_deblurs_a_line_from_the_command_line(tmp_path, capsys):
     """An image that is no line is reported, and the line is still restored."""
     sharp = text_lines.line(np.random.default_rng(5), 120, held_out=True)

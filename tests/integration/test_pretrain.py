@@ -75,6 +75,7 @@ def run(training, folder, until=None, **options):
     return loop.train(training, 30, folder, **options)
 
 
+@pytest.mark.slow
 def test_resumed_generator_training_equals_uninterrupted(tmp_path):
     training = kernel_gan.training(GAN)
     assert run(training, tmp_path / "whole")
@@ -104,6 +105,7 @@ def test_energy_distance_vanishes_only_for_equal_distributions():
 SMALL = dict(held_out=4, part=2, size=31, steps=30, batch=2, crop=48, width=8, inner_steps=3)
 
 
+@pytest.mark.slow
 def test_resumed_initializer_training_equals_uninterrupted(tmp_path, photos, untrained, monkeypatch):
     monkeypatch.setattr(initializer, "KernelEncoder", FewLayers)
     settings = pairs.Config(photos=str(photos), weights=str(untrained), **SMALL)
