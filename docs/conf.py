@@ -160,6 +160,8 @@ def fill_page(app, docname, source):
 def escape_docstring(app, what, name, obj, options, lines):
     """Escape the characters of plain text that have a meaning in reStructuredText."""
     for i, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
         # the stars of arguments such as **options belong to napoleon
         start = re.match(r"\s*\**", line).end()
         parts = re.split(r"(`[^`]*`)", line[start:])
