@@ -2,8 +2,8 @@
 
     python -m tests.make_float64_golden        (needs the `bench` extra)
 
-The authors' numbers are float32 and carry its rounding, which Adam amplifies; these do not (docs/experiments.md). The
-PyTorch version follows the authors' float32 numbers to 2e-6 when run in float32.
+The authors' numbers are float32 and carry its rounding, which Adam amplifies; these do not (docs/development-notes.md).
+The PyTorch version follows the authors' float32 numbers to 2e-6 when run in float32.
 """
 
 from __future__ import annotations

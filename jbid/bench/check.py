@@ -7,7 +7,7 @@ from importlib import import_module
 from tqdm import tqdm
 
 from jbid.bench.options import CheckConfig
-from jbid.data.tfds import FROM, checksums, wrong_files
+from jbid.data.tfds import SOURCES, checksums, wrong_files
 from jbid.runtime.console import print_error
 
 
@@ -20,15 +20,15 @@ def run(config: CheckConfig) -> int:
     Raises:
         ValueError: for an unknown set.
     """
-    unknown = sorted(set(config.sets) - set(FROM))
+    unknown = sorted(set(config.sets) - set(SOURCES))
     if unknown:
-        raise ValueError(f"`sets` must be among {', '.join(FROM)}, got {unknown[0]}")
+        raise ValueError(f"`sets` must be among {', '.join(SOURCES)}, got {unknown[0]}")
     n_errors = 0
     for name in config.sets:
         try:
             root = import_module(f"jbid.data.{name}").root(config.data)
         except ValueError as error:
-            print_error(f"{name}: {error}. It is published with {FROM[name]}")
+            print_error(f"{name}: {error}. It is published with {SOURCES[name]}")
             n_errors += 1
             continue
         files = list(tqdm(wrong_files(name, root), name, len(checksums(name)), unit="file", leave=False))

@@ -14,7 +14,7 @@ from PIL import Image
 from jbid.io.images import read_image, write_image
 
 # publication and folder layout of each set
-FROM = {
+SOURCES = {
     "levin": (
         "Levin et al., Understanding and evaluating blind deconvolution algorithms, CVPR 2009, in the release of "
         "SelfDeblur, https://github.com/csdwren/SelfDeblur: gt/im1.png to im4.png, kernels/kernel1.png to kernel8.png, "
@@ -115,8 +115,8 @@ def tfds_source(name: str, data: str | Path | None = None, data_dir: str | Path 
     Raises:
         ValueError: for another name, a missing folder or a missing package.
     """
-    if name not in FROM:
-        raise ValueError(f"`name` must be one of {', '.join(FROM)}, got {name!r}")
+    if name not in SOURCES:
+        raise ValueError(f"`name` must be one of {', '.join(SOURCES)}, got {name!r}")
     try:
         import array_record  # noqa: F401
         import tensorflow_datasets as tfds

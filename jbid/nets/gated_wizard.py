@@ -1,7 +1,7 @@
 """Compact blur-operator family: a U-Net over each color channel whose features are gated by the code of the blur.
 
-Its task is that of Tran et al., CVPR 2021, sections 3.1 and 3.4, with a thirtieth of the parameters of the authors'
-network in `jbid.nets.kernel_wizard` (docs/experiments.md, "The blur operator").
+Its task is that of Tran et al., CVPR 2021, sections 3.1 and 3.4. It has a thirtieth of the parameters of the authors'
+network, `jbid.nets.kernel_wizard.KernelWizard` (docs/development-notes.md, "The blur operator").
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_skip_network_matches_the_authors_values_and_gradients(golden, name, set
     exact = golden("float64")[f"{name}_grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - exact).max() <= 1e-4 * np.abs(exact).max()
     # the authors' float32 numbers carry more rounding than jbid's: skip_net_b's are 1.77e-3 off the float64 gradient in
-    # z, and the norms below up to 8.3e-3 (docs/experiments.md)
+    # z, and the norms below up to 8.3e-3 (docs/development-notes.md)
     tolerance, norm_tolerance = (1e-3, 1e-3) if name == "skip_net_a" else (2e-3, 1e-2)
     expected = data["grad_z"][0].transpose(1, 2, 0)
     assert np.abs(grad_z - expected).max() <= tolerance * np.abs(expected).max()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_datasets as tfds
 
 from jbid.data import lai
-from jbid.data.tfds import FROM, features, pairs
+from jbid.data.tfds import SOURCES, features, pairs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -13,7 +13,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "25 scenes, 4 kernels."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = FROM["lai"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = SOURCES["lai"]
 
     def _info(self):
         homepage = "https://github.com/phoenix104104/cvpr16_deblur_study"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow_datasets as tfds
 
 from jbid.data import levin
-from jbid.data.tfds import FROM, features, pairs
+from jbid.data.tfds import SOURCES, features, pairs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -13,7 +13,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The 255x255 images of SelfDeblur's release."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = FROM["levin"]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = SOURCES["levin"]
 
     def _info(self):
         return self.dataset_info_from_configs(
