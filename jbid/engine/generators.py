@@ -88,7 +88,7 @@ def image_prior(
 
 
 def free_kernel(shape: tuple[int, int]) -> Generator:
-    """K = softmax(logits) with one free logit per pixel, uniform at first: a kernel without any other prior."""
+    """k = softmax(logits) with one free logit per pixel, uniform at first: a kernel without any other prior."""
 
     def fit(params, code, init_kernel):
         return jnp.log(init_kernel / init_kernel.sum() + 1e-3 / init_kernel.size)

@@ -34,7 +34,7 @@ def kernel_sizes(options: Mapping[str, Any]) -> list[int]:
 
 
 def latent_kernel(size: int, variables: Params, space: str, *, fit_steps: int = FIT_STEPS) -> Generator:
-    """K = G^(w)(w) with w = g1(z) optimized, or k = G(z) with z, or z and the weights of G, optimized.
+    """k = G^(w)(w) with w = g1(z) optimized, or k = G(z) with z, or z and the weights of G, optimized.
 
     z ~ N(0, I) at first. The norms of G keep their statistics. The fit to an initial kernel is GAN inversion: it
     minimizes the cross-entropy of the kernel and k, from the seed's own z.

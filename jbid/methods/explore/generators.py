@@ -39,7 +39,7 @@ def _initial_code(operator: Operator, blurred: Array, kernel: Array) -> Array:
 def residual_generator(
     inner: Generator, shape: Callable[[Array], tuple[int, ...]], first: Callable[[Array, Array], Array]
 ) -> Generator:
-    """X = first(y, k_0) + G(z) - G_0(z): a network changes an initial image or code.
+    """x = first(y, k_0) + G(z) - G_0(z): a network changes an initial image or code.
 
     Without an initial kernel k_0, x = G(z).
 
