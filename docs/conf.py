@@ -169,6 +169,11 @@ def escape_docstring(app, what, name, obj, options, lines):
         lines[i] = line[:start] + "".join(parts)
 
 
+def escape_types(app, what, name, obj, options, lines):
+    """Escape the stars of shapes such as Float[Array, "*shape"], which napoleon copies from annotations."""
+    lines[:] = [line.replace("*", r"\*") if line.startswith(":vartype") else line for line in lines]
+
+
 def skip_field(app, what, name, obj, skip, options):
     """Leave out the fields of a NamedTuple, which its docstring describes."""
     return True if type(obj).__name__ == "_tuplegetter" else None
@@ -179,4 +184,5 @@ def setup(app):
     copy_notebooks()
     app.connect("source-read", fill_page)
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
+    app.connect("autodoc-process-docstring", escape_types, priority=900)
     app.connect("autodoc-skip-member", skip_field)
