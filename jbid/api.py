@@ -129,6 +129,13 @@ def estimate_kernel(image: ArrayLike, *, size: int | None = None, learned: bool 
 
     Raises:
         TypeError, ValueError: as `deblur`.
+
+    Example:
+        >>> import jbid
+        >>> from skimage import data
+        >>> blurred = jbid.blur(data.camera()[100:168, 160:228], jbid.motion_kernels(5, 5, 1)[0])
+        >>> jbid.estimate_kernel(blurred, size=5).kernel.shape
+        (5, 5)
     """
     values = {"kernel_size": size or "auto", "init": "learned" if learned else "edges"}
     config = resolve([("", values)])
@@ -181,6 +188,12 @@ def transfer_blur(
 
     Raises:
         TypeError, ValueError: as `deblur`; for images of different sizes, and missing or damaged weights.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> sharp, blurred, target = np.random.default_rng(0).random((3, 64, 64))
+        >>> jbid.transfer_blur(sharp, blurred, target).shape
+        (64, 64)
     """
     operator = blur_operator.operator("operator", weights_folder(weights or ""))
     code = transfer.extract_code(operator, check_image(sharp, "sharp"), check_image(blurred, "blurred"))

@@ -127,6 +127,12 @@ def _turns_step(problem: _Problem, state: State, blurred: Array, t: Array) -> tu
     return state._replace(params=params, opt_state=keep(after.opt_state, state.opt_state, moves_optimizer)), info
 
 
+def _choose_step(updates: Updates) -> Callable[[_Problem, State, Array, Array], tuple[State, StepInfo]]:
+    if updates.kind == "alternate":
+        return _alternate_step
+    return _turns_step if updates.kind == "turns" or updates.warm_up else _joint_step
+
+
 def deep_prior(
     image: Generator,
     kernel: Generator,
@@ -155,6 +161,13 @@ def deep_prior(
 
     Returns:
         A method for one image and one seed, whose estimate is that of the generators without perturbation.
+
+    Example:
+        >>> import jbid
+        >>> from jbid.engine.generators import image_prior, kernel_prior
+        >>> priors = image_prior((9, 9), out_channels=1), kernel_prior("linear", (9, 9))
+        >>> optimizers = Estimate(optax.adam(1e-2), optax.adam(1e-4))
+        >>> method = deep_prior(*priors, loss=jbid.losses.data_term("mse"), optimizers=optimizers)
     """
     problem = _Problem(image, kernel, loss, optimizers, forward, updates or joint(), penalty)
 
@@ -169,13 +182,7 @@ def deep_prior(
         opt_state = Estimate(optimizers.image.init(image_params), optimizers.kernel.init(kernel_params))
         return State(key, Estimate(image_params, kernel_params), Estimate(image_code, kernel_code), opt_state)
 
-    kind = problem.updates.kind
-    if kind == "alternate":
-        advance = _alternate_step
-    elif kind == "turns" or problem.updates.warm_up:
-        advance = _turns_step
-    else:
-        advance = _joint_step
+    advance = _choose_step(problem.updates)
 
     def step(state, blurred, t):
         return advance(problem, state, blurred, t)

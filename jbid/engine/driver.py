@@ -151,6 +151,12 @@ def run(
         init_kernel: initial kernel with sum one, with the batch axes of `key`; None: the method's own.
         context: checkpoint, progress and cancellation.
         chunk: steps between two reports.
+
+    Example:
+        >>> import jbid
+        >>> method = jbid.selfdeblur(5, out_channels=1, channels=4, skip_channels=2, scales=1)
+        >>> run(method, jax.random.key(0), jnp.full((32, 32, 1), 0.5), 2).output.image.shape
+        (32, 32, 1)
     """
     context = context or RunContext()
     checkpoint = context.checkpoint

@@ -34,6 +34,13 @@ def over_seeds(method: Method) -> Method:
 
     Keys, initial kernels, states and results get a leading seed axis; all seeds share `blurred`. Seed i is the single
     run with `keys[i]`, up to rounding.
+
+    Example:
+        >>> import jbid
+        >>> method = over_seeds(jbid.selfdeblur(5, out_channels=1))
+        >>> state = jax.eval_shape(method.init, jax.random.split(jax.random.key(0), 3), jnp.zeros((32, 32, 1)))
+        >>> jax.eval_shape(method.estimate, state).kernel.shape
+        (3, 5, 5)
     """
     return _batch(method, None)
 
@@ -43,6 +50,13 @@ def over_images(method: Method) -> Method:
 
     Keys, `blurred`, initial kernels, states and results get a leading image axis. `over_images(over_seeds(method))`
     takes keys of shape (images, seeds).
+
+    Example:
+        >>> import jbid
+        >>> method = over_images(jbid.selfdeblur(5, out_channels=1))
+        >>> state = jax.eval_shape(method.init, jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 32, 32, 1)))
+        >>> jax.eval_shape(method.estimate, state).image.shape
+        (2, 36, 36, 1)
     """
     return _batch(method, 0)
 
@@ -118,6 +132,10 @@ def early_stopping(method: Method, *, window: int = 100, patience: int | None = 
 
     Raises:
         ValueError: for numbers out of range.
+
+    Example:
+        >>> import jbid
+        >>> method = early_stopping(jbid.selfdeblur(31), window=50)
     """
     check_at_least(2, window=window)
     check_at_least(1, patience=1 if patience is None else patience, samples=samples)

@@ -118,11 +118,13 @@ def gkpile(
         weights: folder of weights; empty: the shipped ones.
         loss: "mse_ssim": MSE in steps t < ssim_from, then 1 - SSIM; "huber" has the width `delta`.
         regularizer, reg_weight, stop, window, patience: as in `jbid.methods.robust.robust`.
-        steps, out_channels, channels, ..., dtype: as in `selfdeblur`.
-        kernel: a known kernel of any size, held fixed.
+        steps, out_channels, channels, ..., dtype: as in `selfdeblur`. kernel: a known kernel of any size, held fixed.
 
     Raises:
         ValueError: for sizes without weights, damaged weights, unknown names and numbers out of range.
+
+    Example:
+        >>> method = gkpile(31, space="z", stop=True)
     """
     check_positive(reg_weight=reg_weight, delta=delta)
     shape = kernel_shape(kernel_size, kernel)

@@ -127,6 +127,9 @@ def robust(
 
     Raises:
         ValueError: for even or non-positive kernel sizes, unknown names, and numbers out of range.
+
+    Example:
+        >>> method = robust((33, 41), reg_weight=1e-4)
     """
     return _assemble(kernel_shape(kernel_size, kernel), SimpleNamespace(**locals()))
 

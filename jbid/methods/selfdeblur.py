@@ -63,6 +63,9 @@ def selfdeblur(
 
     Raises:
         ValueError: for an even or non-positive kernel size and for unknown names.
+
+    Example:
+        >>> method = selfdeblur(31, steps=500, tv_weight=1e-3)
     """
     shape = kernel_shape(kernel_size, kernel)
     decay = partial(adam, schedule=schedule, steps=steps, milestones=milestones)

@@ -180,7 +180,7 @@ def resolve(sources: Iterable[tuple[str, Mapping[str, Any]]], *, known_kernel: b
                 _check(name, value, hints[name], source)
                 options[name] = value
             else:
-                _reject(name, [*_HINTS, *hints], source)
+                _reject_option(name, spec, hints, source)
     is_explicit = any("kernel_hold" in values for _, values in sources)
     config = _limit_warm_up(Config(**base, options=options), is_explicit)
     _check_numbers(config)
@@ -212,6 +212,16 @@ def _defaults(spec: MethodSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     parameters = inspect.signature(spec.build).parameters
     hints = {k: v for k, v in typing.get_type_hints(spec.build).items() if k in parameters and k not in _NOT_OPTIONS}
     return {name: parameters[name].default for name in hints}, hints
+
+
+def _reject_option(name: str, spec: MethodSpec, hints: Mapping[str, Any], source: str) -> NoReturn:
+    owners = [other for other in methods.names() if name in _defaults(methods.get(other))[1]]
+    if owners:
+        raise ValueError(
+            f"{_prefix(source)}{name!r} is no option of the method {spec.name}, but of {', '.join(owners)}. "
+            "Choose one of these as `method`."
+        )
+    _reject(name, [*_HINTS, *hints], source)
 
 
 def _limit_warm_up(config: Config, is_explicit: bool) -> Config:

@@ -36,6 +36,12 @@ class Restoration(NamedTuple):
         seconds: time of this image's share of the run.
         prepared: the image as it was prepared.
         settings: the configuration, for the report.
+
+    Example:
+        >>> import jbid, numpy as np
+        >>> restoration = jbid.deblur(np.full((64, 64), 0.5), kernel=np.ones((3, 3)))
+        >>> restoration.kernel.shape, restoration.warnings
+        ((3, 3), ())
     """
 
     image: NDArray[np.float32]

@@ -73,6 +73,9 @@ def explore(
 
     Raises:
         ValueError: for missing weights, unknown names, numbers out of range, and images the generator cannot make.
+
+    Example:
+        >>> method = explore(31, blur_model="convolution", warm_up=0)
     """
     return _assemble(kernel_shape(kernel_size, kernel), SimpleNamespace(**locals()))
 
