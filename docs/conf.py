@@ -10,13 +10,11 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import jbid
 from jbid import methods
 
-sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -55,6 +53,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+# the next build compiles nothing
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax-docs"))
 
 html_theme = "pydata_sphinx_theme"
 html_title = "jbid"
