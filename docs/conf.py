@@ -6,10 +6,12 @@ Sphinx reads pages from docs/ alone, so the notebooks are copied there first. Do
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jbid
@@ -28,7 +30,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "myst_nb",
-    "cyclopts.ext.sphinx",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 # single backticks in docstrings: a link if the name is documented, otherwise code
@@ -119,11 +120,12 @@ def presets_table() -> str:
     parts = []
     for name in methods.names():
         spec = methods.get(name)
-        settings = list(dict.fromkeys(key for preset in spec.presets.values() for key in preset))
+        presets = {preset: spec.presets[preset] for preset in methods.PRESETS if preset in spec.presets}
+        settings = list(dict.fromkeys(key for preset in presets.values() for key in preset))
         lines = [f"## {name}", "", f"{spec.summary[0].upper()}{spec.summary[1:]}.", ""]
-        lines += ["| setting | " + " | ".join(spec.presets) + " |", "|" + "---|" * (len(spec.presets) + 1)]
+        lines += ["| setting | " + " | ".join(presets) + " |", "|" + "---|" * (len(presets) + 1)]
         for key in settings:
-            values = (preset.get(key) for preset in spec.presets.values())
+            values = (preset.get(key) for preset in presets.values())
             lines.append(f"| `{key}` | " + " | ".join("default" if v is None else f"`{v}`" for v in values) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -142,7 +144,17 @@ def configs_table() -> str:
     return "\n".join(lines)
 
 
+def commands(module: str) -> str:
+    """Markdown reference of the command line in a module, from its help texts."""
+    text = importlib.import_module(module).app.generate_docs(output_format="markdown", heading_level=2)
+    # the site has its own table of contents, and the program that runs here is Sphinx
+    text = re.sub(r"#+ Table of Contents\n+(?: *- .*\n)+", "", text)
+    return text.replace(" -m sphinx", "").replace("$", r"\$")
+
+
 GENERATED = {
+    "<!-- jbid -->": partial(commands, "jbid.cli.main"),
+    "<!-- jbid.bench -->": partial(commands, "jbid.bench.cli"),
     "<!-- results -->": results_table,
     "<!-- presets -->": presets_table,
     "<!-- configs -->": configs_table,
