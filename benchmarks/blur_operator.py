@@ -10,8 +10,8 @@ the source for the `--targets` photos that follow it.
 
 Retrieval (Table 3 in small): GoPro's test pairs; the code is the one that step B of Algorithm 1 finds, `--steps` of
 Adam on the Charbonnier distance of F(x, k) and y from G(x, y); PSNR of F(x, k) against y, beside that of G's own code
-and of x. Each part is kept as it is done; --resume goes on. Beside --out lies an image then: the blur of one of
-GoPro's pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
+and of x. Finished parts are kept; --resume continues the run. Beside --out lies an image: the blur of one of GoPro's
+pairs put on three of scikit-image's photos, `--side` pixels of each before and after, at their own size.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.convergence --data DIR --out convergence.json
 
-SelfDeblur from a random start in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
-("average"), the edge-based start and the initializer; `quick` width, the learning rates falling to zero over the
+SelfDeblur from a random kernel in 500 steps beside gkpile in 200, from a random code, the uniform kernel inverted
+("average"), the edge-based kernel and the initializer; `quick` width, the learning rates falling to zero over the
 steps, the kernel's frame given, two seeds each. With --spaces: w, z and z with the generator's weights, from
 the edge-based initial kernel. Eight of Levin's images and the centers of four of Lai's, 256 pixels. PSNR (SelfDeblur's
 protocol) is that of the network's own image every 20 steps, and at the end also that of a deconvolution with its

@@ -10,7 +10,7 @@ models of the blur: a convolution, a fixed bicubic reduction, the learned operat
 lines: ten rendered lines of held-out words, blurred with simulated kernels of 31 pixels, noise 0.02: the manifold of
 lines (configs/explore_lines.toml) beside `selfdeblur` and the initial kernel alone.
 
-Each answer is kept as it is done; --resume goes on. Images and plots lie beside --out.
+Each answer is kept as it is done; --resume continues the run. Images and plots lie beside --out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from jbid.runtime.environment import versions_and_device
 
 SIDE = 256
 METHODS: dict[str, dict[str, Any]] = {
-    "start alone": dict(preset="instant"),
+    "initial kernel alone": dict(preset="instant"),
     "selfdeblur": dict(preset="quick"),
     "explore, joint": dict(method="explore", preset="quick"),
     "explore, alternating": dict(
@@ -58,7 +58,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 MODELS = ("convolution", "bicubic", "operator")
 ON_LINES: dict[str, dict[str, Any]] = {
-    "start alone": dict(preset="instant", kernel_size=31),
+    "initial kernel alone": dict(preset="instant", kernel_size=31),
     "selfdeblur": dict(preset="quick", kernel_size=31),
 }
 LINE = 252  # pixels, 21 letters
@@ -139,7 +139,7 @@ def lines(count: int) -> list[Case]:
 
 
 def models(case: Case, steps: int) -> list[dict]:
-    """The data term over the steps with each model of the blur, from a random start."""
+    """The data term over the steps with each model of the blur, from a random kernel."""
     rows = []
     for name in tqdm(MODELS, unit="model", dynamic_ncols=True):
         values = dict(method="explore", preset="quick", init="random", blur_model=name, steps=steps, image_lr=3e-3)

@@ -5,7 +5,7 @@
 A simulated motion kernel is fitted by each kernel network: directly, min ||k - k_hat||^2, and from an image with the
 sharp image known, min mean (y - k_hat * x)^2. The frequency band error (`jbid.metrics.frequency_band_error`, five
 rings) is measured along the way. One seed; Adam at each of `--rates`, the best of which is drawn for each network. Each
-run is kept as it is done; --resume goes on.
+run is kept as it is done; --resume continues the run.
 """
 
 from __future__ import annotations

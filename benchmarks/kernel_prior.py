@@ -6,10 +6,10 @@ Inversion: each recorded kernel of Levin and Lai that fits a generator's size is
 from a random code; kernel similarity (`jbid.metrics.kernel_similarity`, 1 for the same kernel), for the initializer
 also by shifts of quarters of a pixel.
 
-Initializer: the kernel that it makes of a blurred image, beside the mean of simulated kernels, the edge-based start
+Initializer: the kernel that it makes of a blurred image, beside the mean of simulated kernels, the edge-based kernel
 with the kernel's frame given, and SelfDeblur's published kernels. On Levin, on the center of Lai's `uniform` images
 (`--side` pixels), and on the center of Kodak's photos blurred with four fresh simulated kernels each. Only the networks
-that are shipped are run. Each image is kept as it is done; --resume goes on.
+that are shipped are run. Each image is kept as it is done; --resume continues the run.
 """
 
 from __future__ import annotations

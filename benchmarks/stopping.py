@@ -4,7 +4,7 @@
 
 Runs `robust` without stopping on images made from Levin's set (JBID_DATA), and asks afterwards where the moving
 variance would have stopped it, with the window's sampled pixels and with all pixels of all images. Writes the curves as
-JSON and as an image. Each image is kept as it is done; --resume goes on.
+JSON and as an image. Each image is kept as it is done; --resume continues the run.
 """
 
 from __future__ import annotations

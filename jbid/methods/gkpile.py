@@ -1,4 +1,4 @@
-"""GKPILE: Zhang, Ren et al., Generative-based Kernel Prior and Initializer via Latent Encoding, ECCV 2024."""
+"""GKPILE: Zhang et al., Generative-based Kernel Prior and Initializer via Latent Encoding, ECCV 2024."""
 
 from __future__ import annotations
 

@@ -51,8 +51,10 @@ def _pool(config: Config, size: int, count: int, folder: Path | None, held_out: 
     """`count` pairs of estimates and true kernels of one size; `folder` keeps them."""
     config = config._replace(size=size, crop=config.crop + 2 * (size - config.size))
     pairs = pair_maker(config, held_out)
-    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool", "held_out", "part")
+    irrelevant = ("steps", "batch", "width", "rate", "schedule", "milestones", "pool", "held_out")
     relevant = {key: value for key, value in config._asdict().items() if key not in irrelevant}
+    if config.part == Config().part:
+        del relevant["part"]  # keeps the files of earlier versions, whose parts had this size
     mark = hashlib.sha256(json.dumps([POOL_VERSION, relevant, held_out], sort_keys=True).encode()).hexdigest()[:12]
     parts = []
     name = "held-out pairs" if held_out else "training pairs"

@@ -32,8 +32,8 @@ def training(config: Config, folder: Path | None = None) -> Training:
     Raises:
         ValueError: for settings out of range, and for photos, weights or sizes that do not exist.
     """
-    if min(config.steps, config.batch, config.crop, config.width, *config.pool.values()) < 1:
-        raise ValueError("`steps`, `batch`, `crop`, `width` and the numbers in `pool` must be at least 1")
+    if min(config.steps, config.batch, config.crop, config.width, config.part, *config.pool.values()) < 1:
+        raise ValueError("`steps`, `batch`, `crop`, `width`, `part` and the numbers in `pool` must be at least 1")
     if not config.pool or not all(size.isdecimal() and int(size) % 2 for size in config.pool):
         raise ValueError(f"`pool` must be numbers of pairs by odd kernel size, got {dict(config.pool)}")
     if not config.photos:
