@@ -149,6 +149,8 @@ def commands(module: str) -> str:
     text = importlib.import_module(module).app.generate_docs(output_format="markdown", heading_level=2)
     # the site has its own table of contents, and the program that runs here is Sphinx
     text = re.sub(r"#+ Table of Contents\n+(?: *- .*\n)+", "", text)
+    # MyST's names of headings: a space is a hyphen, a full stop is dropped
+    text = re.sub(r"\(#python-m-jbid\.bench", "(#python--m-jbidbench", text)
     return text.replace(" -m sphinx", "").replace("$", r"\$")
 
 
