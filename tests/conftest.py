@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,12 +14,26 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax-tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-# most of the suite's time is the compiler's, half of it for optimizations of programs that run for a moment
+# most of the suite's time is the compiler's, and most programs run for a moment
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # the older code generator compiles such programs in a quarter of the time, and they run equally fast
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
+# Shapes and types of arrays are checked at each call. The front door checks its input itself.
+from tests.typecheck import check  # noqa: E402
+
+CHECKED = "ops deconvolution kernel_estimation losses metrics nets engine methods pretrain"
+install_import_hook([f"jbid.{name}" for name in CHECKED.split()], f"{check.__module__}.{check.__name__}")
+
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def unchecked():
+    """No check of shapes and types, for tests of what jbid itself says about bad input."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

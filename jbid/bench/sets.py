@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Hashable, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ from jbid.pipeline.resume import run_identity
 SMALLEST_CROP = 64  # pixels
 
 
+@runtime_checkable
 class ImageSet(Protocol):
     """Set of images with ground truth."""
 

@@ -35,9 +35,9 @@ def _mix_with_uniform(target: Array) -> Array:
 
 
 def fit_kernel(
-    apply: Callable[[Params, Array], Array],
+    apply: Callable[[Params, Any], Array],
     params: Params,
-    code: Array,
+    code: Any,
     target: Array,
     *,
     steps: int = FIT_STEPS,

@@ -80,7 +80,7 @@ def upsampling_conv(features: int, bias: bool = False) -> Transposed:
     return Transposed(features, 4, 2, 1, bias, _torch_uniform_transposed)
 
 
-def pixel_shuffle(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:
+def pixel_shuffle(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c//4"]:
     """Double the sides: channel 4 i + 2 r + s becomes pixel (r, s) of channel i in a 2x2 block, as in PyTorch."""
     n, h, w, c = x.shape
     return x.reshape(n, h, w, c // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(n, 2 * h, 2 * w, c // 4)

@@ -32,7 +32,7 @@ def leaky_relu(x: Array) -> Array:
     return jnp.maximum(x, 0.2 * x)
 
 
-def pad_reflect(x: Float[Array, "h w c"], p: int) -> Float[Array, "h+2*p w+2*p c"]:
+def pad_reflect(x: Float[Array, "h w c"], p: int) -> Float[Array, "h+2*{p} w+2*{p} c"]:
     """Mirror padding without repetition of the edge, as `torch.nn.ReflectionPad2d`; h and w must exceed p."""
     return jnp.pad(x, ((p, p), (p, p), (0, 0)), mode="reflect") if p else x
 
@@ -144,7 +144,7 @@ class Conv(nn.Module):
 
 
 @jax.custom_vjp
-def standardize(x: Float[Array, "h w c"], eps: float) -> Float[Array, "h w c"]:
+def standardize(x: Float[Array, "h w c"], eps: float | Float[Array, ""]) -> Float[Array, "h w c"]:
     """Normalize each channel over the pixels: (x - mean) / sqrt(var + eps), with the biased variance.
 
     The computation is in float32 at least.

@@ -63,7 +63,7 @@ class LineDecoder(nn.Module):
     depth: int = 2
 
     @nn.compact
-    def __call__(self, latents: Latents) -> Float[Array, "b 32 12*n"]:
+    def __call__(self, latents: Latents) -> Float[Array, "b 32 w"]:
         b, n, _ = latents.letters.shape
         x = _Residual(self.width, self.depth)(latents.letters)
         x = nn.sigmoid(2 * nn.Dense(HEIGHT * PLACE)(nn.gelu(nn.LayerNorm()(x))) - 2)

@@ -68,7 +68,7 @@ def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
     return jnp.zeros(tuple(shape)).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)
 
 
-def shift_kernel(kernel: Float[Array, "kh kw"], down: Array, right: Array) -> Float[Array, "kh kw"]:
+def shift_kernel(kernel: Float[Array, "kh kw"], down: int | Array, right: int | Array) -> Float[Array, "kh kw"]:
     """Kernel shifted by whole pixels; zeros come in, and values that leave the frame are lost."""
     sources = [jnp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
     is_inside = [(i >= 0) & (i < n) for i, n in zip(sources, kernel.shape)]
@@ -107,7 +107,7 @@ def center_kernel(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
     return shift_kernel(kernel, s // 2 - row, s // 2 - column)
 
 
-def connected_components(mask: Bool[Array, "s s"]) -> Int[Array, "s s"]:
+def connected_components(mask: Bool[Array, "h w"]) -> Int[Array, "h w"]:
     """Label of the 8-connected component of each pixel of the mask; 0 outside."""
     labels = jnp.where(mask, jnp.arange(1, mask.size + 1).reshape(mask.shape), 0)
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class _Log:
             temporary.write_text("".join(valid))
         self._board = open_board(folder / "tensorboard", purge_step=done + 1)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step} | {name: float(f"{v:.7g}") for name, v in values.items()}) + "\n")
         if self._board:

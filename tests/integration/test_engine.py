@@ -114,7 +114,7 @@ def test_chunks_do_not_matter_and_scanned_steps_equal_single_ones(blurred):
     method = selfdeblur(9, **TINY)
     a, b = (run(method, jax.random.key(0), blurred, 6, chunk=c) for c in (1, 4))
     chex.assert_trees_all_equal(a.output, b.output)
-    state = method.init(jax.random.key(0), blurred)
+    state = jax.jit(method.init)(jax.random.key(0), blurred)
     _, losses = jax.jit(
         lambda s: jax.lax.scan(lambda s, t: (lambda n, i: (n, i.loss))(*method.step(s, blurred, t)), s, jnp.arange(6))
     )(state)
@@ -150,7 +150,7 @@ def test_method_compiles_once(blurred):
         (dict(kernel=jnp.ones((3, 3))), "`kernel` must"),
     ],
 )
-def test_bad_options_are_refused(options, words):
+def test_bad_options_are_refused(options, words, unchecked):
     with pytest.raises(ValueError, match=words):
         selfdeblur(**{"kernel_size": 9, **options})
 

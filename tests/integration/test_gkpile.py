@@ -104,7 +104,7 @@ def folder(tmp_path_factory):
     ship(
         path,
         "corrector",
-        KernelCorrector(8).init(jax.random.key(0), jnp.zeros((1, 2, 2, 31, 31))),
+        jax.jit(KernelCorrector(8).init)(jax.random.key(0), jnp.zeros((1, 2, 2, 31, 31))),
         {"settings": {"width": 8}},
     )
     return path
@@ -113,8 +113,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("space, least", [("w", 0.8), ("z", 0.4), ("z_theta", 0.95)])
 def test_kernel_is_inverted_in_each_space(kernel, space, least):
     generator = latent_kernel(31, load("generator_31"), space, fit_steps=200)
-    params, code = generator.init(jax.random.key(0), None)
-    before = generator.apply(params, code, None)
+    params, code = jax.jit(lambda key: generator.init(key, None))(jax.random.key(0))
+    before = jax.jit(lambda p: generator.apply(p, code, None))(params)
     after = jax.jit(lambda p: generator.apply(generator.fit(p, code, kernel), code, None))(params)
     np.testing.assert_allclose(after.sum(), 1, rtol=1e-4)
     assert kernel_similarity(np.asarray(after), np.asarray(kernel)) > max(
@@ -124,7 +124,8 @@ def test_kernel_is_inverted_in_each_space(kernel, space, least):
 
 def test_each_seed_has_its_own_code():
     generator = latent_kernel(31, load("generator_31"), "w")
-    w = [generator.init(jax.random.key(seed), None)[0] for seed in (0, 1)]
+    draw = jax.jit(lambda key: generator.init(key, None)[0])
+    w = [draw(jax.random.key(seed)) for seed in (0, 1)]
     assert w[0].shape == (3, 3, 256) and (w[0] >= 0).all() and not np.array_equal(*w)
 
 
@@ -153,7 +154,7 @@ def test_every_variant_lowers_its_loss_and_returns_a_kernel(blurred, options):
         (dict(delta=0.0), "delta"),
     ],
 )
-def test_bad_options_are_refused(options, words):
+def test_bad_options_are_refused(options, words, unchecked):
     with pytest.raises(ValueError, match=words):
         gkpile(31, **options)
 
@@ -230,7 +231,7 @@ def test_seeds_alternate_between_initial_kernels(folder, tmp_path, blurred, monk
     np.testing.assert_allclose(starts.sum((1, 2)), 1, rtol=1e-5)
 
 
-def test_untrained_corrector_keeps_the_best_estimate_at_any_size(folder):
+def test_untrained_corrector_keeps_the_best_estimate_at_any_size(folder, unchecked):
     for size in (31, 55):
         near = np.asarray(motion.motion_kernels(jax.random.key(1), size, 2))
         made = predict_kernel(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
@@ -239,17 +240,18 @@ def test_untrained_corrector_keeps_the_best_estimate_at_any_size(folder):
         assert kernel_similarity(made, near[0]) > 0.95
 
 
-def test_initializer_takes_precedence_over_the_corrector(folder, tmp_path, blurred):
+def test_initializer_takes_precedence_over_the_corrector(folder, tmp_path, blurred, unchecked):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    variables = KernelEncoder(8).init(jax.random.key(0), jnp.zeros((1, 64, 64)))
+    variables = jax.jit(KernelEncoder(8).init)(jax.random.key(0), jnp.zeros((1, 64, 64)))
     ship(tmp_path, "initializer_31", variables, {"settings": {"width": 8}})
     made = predict_kernel(types.SimpleNamespace(image=np.asarray(blurred)[..., 0]), 31, tmp_path)
-    z = KernelEncoder(8).apply(load("initializer_31", tmp_path), blurred[None, ..., 0])
-    np.testing.assert_allclose(made, KernelGenerator(31).apply(load("generator_31"), z)[0], rtol=1e-3, atol=1e-6)
+    z = jax.jit(KernelEncoder(8).apply)(load("initializer_31", tmp_path), blurred[None, ..., 0])
+    expected = jax.jit(KernelGenerator(31).apply)(load("generator_31"), z)[0]
+    np.testing.assert_allclose(made, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_edge_based_estimate_replaces_a_much_worse_learned_kernel(blurred, kernel, monkeypatch):
+def test_edge_based_estimate_replaces_a_much_worse_learned_kernel(blurred, kernel, monkeypatch, unchecked):
     true, wrong = np.asarray(kernel), np.asarray(motion.camera_kernel(jax.random.key(9), 31))
     picture = np.asarray(blurred)[..., 0]
     for of_edges, of_network in ((true, wrong), (wrong, true)):
@@ -261,7 +263,7 @@ def test_edge_based_estimate_replaces_a_much_worse_learned_kernel(blurred, kerne
     assert not np.array_equal(made, true)
 
 
-def test_input_of_the_corrector_is_aligned_to_the_best_estimate(kernel):
+def test_input_of_the_corrector_is_aligned_to_the_best_estimate(kernel, unchecked):
     best = np.asarray(kernel)
     fit = best + 1e-3
     away = [np.roll(x, (2, -3), (0, 1)) for x in (best, fit)]

@@ -122,10 +122,10 @@ def test_stylegan2_matches_the_pytorch_port(state):
         weight = torch.tensor(state[f"style.{i}.weight"]) * (0.01 / math.sqrt(WIDTH))
         expected = torch.nn.functional.linear(expected, weight, torch.tensor(state[f"style.{i}.bias"]) * 0.01)
         expected = torch.nn.functional.leaky_relu(expected, 0.2) * math.sqrt(2)
-    latents = stylegan2.mapping(state, z)
+    latents = jax.jit(stylegan2.mapping)(state, z)
     np.testing.assert_allclose(latents, expected, atol=1e-5)
     noises = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    made = stylegan2.synthesis(state, latents, [jnp.asarray(n) for n in noises])
+    made = jax.jit(stylegan2.synthesis)(state, latents, [jnp.asarray(n) for n in noises])
     theirs = in_torch(torch, state, expected, [torch.tensor(n) for n in noises])
     np.testing.assert_allclose(made, theirs, atol=1e-4)
 

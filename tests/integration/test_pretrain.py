@@ -48,7 +48,7 @@ def photos(tmp_path_factory):
 def untrained(tmp_path_factory):
     """A folder of weights with a generator that has not been trained."""
     folder = tmp_path_factory.mktemp("weights")
-    variables = KernelGenerator(31).init(jax.random.key(0), jnp.zeros((2, 100)))
+    variables = jax.jit(KernelGenerator(31).init)(jax.random.key(0), jnp.zeros((2, 100)))
     # far from its initial weights, so that codes matter
     variables = {**variables, "params": jax.tree.map(lambda x: 3 * x, variables["params"])}
     loop.ship(folder, "generator_31", variables, {"settings": {"size": 31}})
@@ -132,7 +132,7 @@ def test_outer_loss_of_the_paper_vanishes_without_inner_steps(photos, untrained,
     assert np.asarray(jax.jit(training.step)(state, training.batch(0), 0)[1])[1] > 2 * told[1][1]
 
 
-def test_corrector_learns_from_a_cached_pool(tmp_path, photos, monkeypatch):
+def test_corrector_learns_from_a_cached_pool(tmp_path, photos, monkeypatch, unchecked):
     calls = []
 
     def estimated(picture, size):

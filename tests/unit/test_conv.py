@@ -15,7 +15,7 @@ def random(seed, shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@pytest.mark.parametrize("method", ["direct", "fft", None])
+@pytest.mark.parametrize("method", ["direct", "fft"])
 @pytest.mark.parametrize("image, kernel", [((31, 40, 1), (5, 5)), ((30, 29, 3), (7, 4)), ((12, 13, 1), (12, 13))])
 def test_blur_matches_scipys_valid_convolution(image, kernel, method):
     x, k = random(0, image), random(1, kernel)
@@ -54,7 +54,7 @@ def test_crop_undoes_pad():
         np.testing.assert_array_equal(crop_center(pad_edge(x, shape), shape), x)
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused(unchecked):
     with pytest.raises(ValueError, match="must not exceed the image"):
         blur(jnp.zeros((8, 8, 1)), jnp.zeros((9, 3)))
     with pytest.raises(ValueError, match="must be"):

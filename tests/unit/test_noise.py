@@ -46,7 +46,7 @@ def test_noise_models_have_their_statistics():
     np.testing.assert_allclose(x * 25, np.round(x * 25), atol=1e-4)
 
 
-def test_saturation_matches_the_standard_library():
+def test_saturation_matches_the_standard_library(unchecked):
     x = jax.random.uniform(KEY, (4, 5, 3))
     got = saturation(KEY, x)
     for pixel, other in zip(np.asarray(x).reshape(-1, 3), np.asarray(got).reshape(-1, 3)):
@@ -75,7 +75,7 @@ def test_noise_specifications_are_parsed():
 
 @pytest.fixture(scope="module")
 def scene():
-    x = jnp.asarray(data.camera()[100:340, 100:340, None] / 255, jnp.float32)
+    x = jnp.asarray(data.camera()[100:260, 100:260, None] / 255, jnp.float32)
     kernel = gaussian_process_kernel(jax.random.key(5), 17)
     return x, kernel, blur(x, kernel)
 
