@@ -116,7 +116,7 @@ def deconvolve_sparse(
 
 
 def deconvolve_gray(
-    image: Float[Array, "h w"], kernel: Float[Array, "s s"], init_image: Float[Array, "H W"] | None = None
+    image: Float[Array, "h w"], kernel: Float[Array, "kh kw"], init_image: Float[Array, "H W"] | None = None
 ) -> Float[Array, "H W"]:
     """Latent image by a short `sparse_deconvolution` of a gray image, scaled to `CONTRAST` meanwhile."""
     scale = CONTRAST / jnp.maximum(jnp.std(image), 1e-3)
