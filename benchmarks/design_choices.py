@@ -13,7 +13,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.step_time import alternate, jbid_step
 from jbid.runtime.memory import tune_malloc
@@ -21,13 +23,19 @@ from jbid.runtime.memory import tune_malloc
 H = 275
 
 
-def questions(channels: int) -> dict[str, dict]:
-    """Question -> answer -> function without arguments."""
+def call(g: Callable, *args) -> Callable[[], Any]:
+    """g(*args) as a function without arguments, which waits for the result."""
+    import jax
+
+    return lambda: jax.block_until_ready(g(*args))
+
+
+def convolutions(channels: int) -> dict[str, dict]:
+    """Question -> answer -> function without arguments, for the convolutions of the networks."""
     import jax
     import jax.numpy as jnp
 
     from jbid.nets import layers
-    from jbid.ops.conv import blur
     from jbid.runtime.compile import jit
 
     x = jax.random.normal(jax.random.key(0), (H, H, channels))
@@ -45,9 +53,6 @@ def questions(channels: int) -> dict[str, dict]:
 
         return jit(g)
 
-    def of(g, *args):
-        return lambda: jax.block_until_ready(g(*args))
-
     def lax_conv(x, w, stride=1):
         layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x[None], w, (stride, stride), [(0, 0)] * 2, dimension_numbers=layout)[0]
@@ -61,6 +66,44 @@ def questions(channels: int) -> dict[str, dict]:
         h, w_ = x.shape[0] - 2, x.shape[1] - 2
         return sum(x[i : i + h, j : j + w_] @ w[i, j] for i in range(3) for j in range(3))
 
+    single, grouped = gradients(layers._correlation(1, 0)), gradients(jax.vmap(lax_conv))
+    separate = gradients(jax.vmap(layers._correlation(1, 0)))
+    return {
+        "3x3 convolution": {
+            "XLA's convolution, compiler as set by run": call(gradients(lax_conv), x, w3),
+            "XLA's convolution, compiler as it comes": call(gradients(lax_conv, jax.jit), x, w3),
+            "channels first": call(gradients(channels_first), x, w3),
+            "nine matrix products": call(gradients(nine_products), x, w3),
+        },
+        "1x1 convolution": {
+            "matrix product": call(gradients(lambda x, w: x @ w[0, 0]), x, w3[:1, :1]),
+            "convolution": call(gradients(lax_conv), x, w3[:1, :1]),
+            "convolution, compiler as it comes": call(gradients(lax_conv, jax.jit), x, w3[:1, :1]),
+        },
+        "3x3 convolution of stride 2": {
+            "strided": call(gradients(lambda x, w: lax_conv(x, w, 2)), x, w3),
+            "stride 1 over 2x2 blocks": call(gradients(layers._correlate_stride2), x, w3),
+        },
+        f"3x3 convolution, {seeds} seeds": {
+            "one seed": call(single, x, w3),
+            "vmapped (grouped)": call(grouped, xs, ws),
+            "one call per seed": call(separate, xs, ws),
+            "batched matrix products": call(gradients(jax.vmap(nine_products)), xs, ws),
+        },
+    }
+
+
+def norms_and_blurs(channels: int) -> dict[str, dict]:
+    """Question -> answer -> function without arguments, for norms and the blur."""
+    import jax
+    import jax.numpy as jnp
+
+    from jbid.nets import layers
+    from jbid.ops.conv import blur
+    from jbid.runtime.compile import jit
+
+    x = jax.random.normal(jax.random.key(0), (H, H, channels))
+
     def norm_by_autodiff(x, eps):
         mean = x.mean((0, 1))
         return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean((0, 1)) + eps)
@@ -72,39 +115,16 @@ def questions(channels: int) -> dict[str, dict]:
         return jit(jax.grad(lambda x, k: jnp.sum(blur(x, k, method=method) ** 2), (0, 1)))
 
     image = jax.random.uniform(jax.random.key(2), (H, H, 1))
-    single, grouped = gradients(layers._correlation(1, 0)), gradients(jax.vmap(lax_conv))
-    separate = gradients(jax.vmap(layers._correlation(1, 0)))
     found = {
-        "3x3 convolution": {
-            "XLA's convolution, compiler as set by run": of(gradients(lax_conv), x, w3),
-            "XLA's convolution, compiler as it comes": of(gradients(lax_conv, jax.jit), x, w3),
-            "channels first": of(gradients(channels_first), x, w3),
-            "nine matrix products": of(gradients(nine_products), x, w3),
-        },
-        "1x1 convolution": {
-            "matrix product": of(gradients(lambda x, w: x @ w[0, 0]), x, w3[:1, :1]),
-            "convolution": of(gradients(lax_conv), x, w3[:1, :1]),
-            "convolution, compiler as it comes": of(gradients(lax_conv, jax.jit), x, w3[:1, :1]),
-        },
-        "3x3 convolution of stride 2": {
-            "strided": of(gradients(lambda x, w: lax_conv(x, w, 2)), x, w3),
-            "stride 1 over 2x2 blocks": of(gradients(layers._correlate_stride2), x, w3),
-        },
-        f"3x3 convolution, {seeds} seeds": {
-            "one seed": of(single, x, w3),
-            "vmapped (grouped)": of(grouped, xs, ws),
-            "one call per seed": of(separate, xs, ws),
-            "batched matrix products": of(gradients(jax.vmap(nine_products)), xs, ws),
-        },
         "norm, gradient": {
-            "closed form": of(norm_gradient(layers.standardize), x),
-            "autodiff": of(norm_gradient(norm_by_autodiff), x),
+            "closed form": call(norm_gradient(layers.standardize), x),
+            "autodiff": call(norm_gradient(norm_by_autodiff), x),
         },
     }
     for size in (3, 5, 7, 11, 21, 55):
         kernel = jnp.ones((size, size)) / size**2
         found[f"blur {size}x{size}, gradients"] = {
-            method: of(blur_gradient(method), image, kernel) for method in ("direct", "fft")
+            method: call(blur_gradient(method), image, kernel) for method in ("direct", "fft")
         }
     return found
 
@@ -159,7 +179,7 @@ def main() -> None:
     from jbid.runtime.environment import versions_and_device
 
     content: dict = {"benchmark": "design_choices", "channels": args.channels, **versions_and_device(), "seconds": {}}
-    for question, answers in questions(args.channels).items():
+    for question, answers in (convolutions(args.channels) | norms_and_blurs(args.channels)).items():
         content["seconds"][question] = alternate(answers, args.rounds, 1)
         print(question, json.dumps(content["seconds"][question], indent=1), flush=True)
     content["seconds"]["whole step"] = driver(args.channels)

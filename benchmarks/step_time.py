@@ -127,6 +127,46 @@ def measure_memory(side: str, channels: int) -> dict[str, float]:
     return {"working_mb": working, "process_mb": peak_mb()}
 
 
+def measure_width(channels: int, seeds_to_compare: list[int], rounds: int, each: int) -> dict:
+    """Seconds and memory of a step at one width, of jbid and PyTorch; also of several seeds at once."""
+    import jax
+
+    gpu = jax.default_backend() != "cpu"
+    row: dict = {}
+    for loss in ("mse", "ssim"):
+        step, compile_seconds, _ = jbid_step(channels, loss)
+        steps = {"jbid": step, "jbid_bf16": jbid_step(channels, loss, dtype="bfloat16")[0]}
+        layouts = ("contiguous", "channels_last")
+        steps |= {f"torch_{layout}": torch_step(channels, loss, layout=layout) for layout in layouts}
+        if gpu:
+            for precision in ("tf32", "bf16"):
+                steps[f"torch_{precision}"] = torch_step(channels, loss, autocast=precision)
+        seconds = alternate(steps, rounds, each)
+        ratios = {f"ratio_to_{name}": seconds["jbid"] / s for name, s in seconds.items() if name != "jbid"}
+        row[loss] = {"seconds": seconds, **ratios, "compile_seconds": compile_seconds}
+        print(channels, loss, json.dumps(row[loss], indent=1), flush=True)
+    row["seeds"] = {}
+    for seeds in seeds_to_compare:
+        if not gpu and channels > 32 and seeds > 4:
+            # about 11 GB and a minute a step: not what anyone would run on a CPU
+            continue
+        single, _, _ = jbid_step(channels, "ssim")
+        many, compile_seconds, working = jbid_step(channels, "ssim", seeds)
+        seconds = alternate({"one": single, "many": many}, rounds, 1)
+        row["seeds"][seeds] = {
+            **seconds,
+            "times_one": seconds["many"] / seconds["one"],
+            "compile_seconds": compile_seconds,
+            "working_mb": working,
+        }
+        print(channels, seeds, "seeds", json.dumps(row["seeds"][seeds]), flush=True)
+    row["memory"] = {side: memory(side, channels) for side in ("jbid", "torch")}
+    row["memory"]["working_ratio"] = row["memory"]["jbid"]["working_mb"] / row["memory"]["torch"]["working_mb"]
+    row["memory"]["process_ratio"] = row["memory"]["jbid"]["process_mb"] / row["memory"]["torch"]["process_mb"]
+    print(channels, "memory", json.dumps(row["memory"]), flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
@@ -140,13 +180,11 @@ def main() -> None:
         print(json.dumps(measure_memory(args.memory, args.channels[0])))
         return
 
-    import jax
     import torch
 
     from jbid.io.files import write_json
     from jbid.runtime.environment import versions_and_device
 
-    gpu = jax.default_backend() != "cpu"
     content = {
         "benchmark": "step_time",
         "size": [SIZE, SIZE],
@@ -157,38 +195,7 @@ def main() -> None:
         "widths": {},
     }
     for channels in args.channels:
-        row: dict = {}
-        for loss in ("mse", "ssim"):
-            step, compile_seconds, _ = jbid_step(channels, loss)
-            steps = {"jbid": step, "jbid_bf16": jbid_step(channels, loss, dtype="bfloat16")[0]}
-            layouts = ("contiguous", "channels_last")
-            steps |= {f"torch_{layout}": torch_step(channels, loss, layout=layout) for layout in layouts}
-            if gpu:
-                for precision in ("tf32", "bf16"):
-                    steps[f"torch_{precision}"] = torch_step(channels, loss, autocast=precision)
-            seconds = alternate(steps, args.rounds, args.each)
-            ratios = {f"ratio_to_{name}": seconds["jbid"] / s for name, s in seconds.items() if name != "jbid"}
-            row[loss] = {"seconds": seconds, **ratios, "compile_seconds": compile_seconds}
-            print(channels, loss, json.dumps(row[loss], indent=1), flush=True)
-        row["seeds"] = {}
-        for seeds in args.seeds:
-            if not gpu and channels > 32 and seeds > 4:
-                # about 11 GB and a minute a step: not what anyone would run on a CPU
-                continue
-            single, _, _ = jbid_step(channels, "ssim")
-            many, compile_seconds, working = jbid_step(channels, "ssim", seeds)
-            seconds = alternate({"one": single, "many": many}, args.rounds, 1)
-            row["seeds"][seeds] = {
-                **seconds,
-                "times_one": seconds["many"] / seconds["one"],
-                "compile_seconds": compile_seconds,
-                "working_mb": working,
-            }
-            print(channels, seeds, "seeds", json.dumps(row["seeds"][seeds]), flush=True)
-        row["memory"] = {side: memory(side, channels) for side in ("jbid", "torch")}
-        row["memory"]["working_ratio"] = row["memory"]["jbid"]["working_mb"] / row["memory"]["torch"]["working_mb"]
-        row["memory"]["process_ratio"] = row["memory"]["jbid"]["process_mb"] / row["memory"]["torch"]["process_mb"]
-        print(channels, "memory", json.dumps(row["memory"]), flush=True)
+        row = measure_width(channels, args.seeds, args.rounds, args.each)
         content["widths"][channels] = row
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -39,9 +39,10 @@ from jbid.pipeline.solve import optimize, solve
 from jbid.runtime.compile import clear_programs
 from jbid.runtime.memory import parse_memory
 from jbid.types import Estimate, Generator
-from tests.helpers import ROOT, stoppable
+from tests.helpers import ROOT, TINY_ARGUMENTS, stoppable
 
 STEPS = 4
+TINY = [*TINY_ARGUMENTS, "--steps=2", "--init=random", "--preset=quick"]
 
 
 @pytest.fixture(scope="module")
@@ -376,15 +377,7 @@ def free_port():
 @pytest.mark.slow
 def test_two_processes_share_a_benchmark_and_resume_after_a_loss(levin_set, tmp_path):
     out = tmp_path / "both.json"
-    tiny = [
-        "--set=channels=4",
-        "--set=skip_channels=2",
-        "--set=scales=1",
-        "--steps=2",
-        "--init=random",
-        "--preset=quick",
-    ]
-    command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_set), "--kernel-size=11", *tiny]
+    command = [sys.executable, "-m", "jbid.bench", "levin", "--data", str(levin_set), "--kernel-size=11", *TINY]
     command += ["--limit=2", "--no-full", "--out", str(out)]
 
     def both(port, *more):
@@ -475,15 +468,7 @@ def test_two_processes_share_a_folder_of_photos(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in "abc":
         write_image(tmp_path / "photos" / f"{name}.png", rng.random((40, 36, 1), np.float32))
-    tiny = [
-        "--set=channels=4",
-        "--set=skip_channels=2",
-        "--set=scales=1",
-        "--steps=2",
-        "--init=random",
-        "--preset=quick",
-    ]
-    command = [sys.executable, "-m", "jbid", "deblur", str(tmp_path / "photos"), "--kernel-size=7", *tiny]
+    command = [sys.executable, "-m", "jbid", "deblur", str(tmp_path / "photos"), "--kernel-size=7", *TINY]
     port = free_port()
     both = [
         subprocess.Popen(

@@ -11,6 +11,7 @@ import scipy.special
 from skimage.metrics import structural_similarity
 
 from jbid import losses
+from jbid.engine import fitting
 from jbid.engine.checkpoint import Checkpoint
 from jbid.engine.driver import RunContext, run
 from jbid.engine.wrappers import early_stopping
@@ -257,7 +258,9 @@ def test_l1_over_l2_is_scale_invariant_and_prefers_sparse_gradients():
 # the kernel network
 
 
-def test_untrained_siren_sums_to_one_and_fits_a_kernel():
+def test_untrained_siren_sums_to_one_and_fits_a_kernel(monkeypatch):
+    # two samples per pixel, not seventeen
+    monkeypatch.setattr(fitting, "FIT_SAMPLES", 256)
     target = gaussian_process_kernel(jax.random.key(4), 11)
     for normalize in (False, True):
         generator = siren_kernel((11, 11), Siren(mean=1 / 122), normalize=normalize)
