@@ -87,7 +87,7 @@ def test_the_front_door_gives_what_its_parts_give(photo):
     restoration = jbid.deblur(photo, kernel_size=7, patch=0)
     estimate = jbid.estimate_kernel(photo, size=7)
     np.testing.assert_allclose(estimate.kernel, restoration.kernel, atol=1e-6)
-    np.testing.assert_allclose(jbid.deconvolve(photo, restoration.kernel), restoration.image, atol=2e-4)
+    np.testing.assert_allclose(jbid.deconvolve(photo, restoration.kernel), restoration.image, atol=1e-5)
 
 
 def test_a_batch_equals_single_images(photo):

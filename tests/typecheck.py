@@ -1,4 +1,4 @@
-"""The checker of array shapes and types at each call of jbid's functions; pyproject.toml names it to jaxtyping."""
+"""The checker of array shapes and types at each call of jbid's functions; conftest.py installs it."""
 
 from __future__ import annotations
 

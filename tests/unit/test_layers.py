@@ -150,7 +150,7 @@ def test_bfloat16_applies_between_parameters_and_image():
 
 @pytest.mark.parametrize("shape", [(45, 38), (32, 33), (21, 64)])
 def test_skip_network_keeps_any_size_and_range(shape):
-    net = Skip(channels=8, skip_channels=4, scales=3)
+    net = Skip(channels=8, skip_channels=4)
     z = random(0, (*shape, 8))
     x, _ = jax.jit(net.init_with_output)(jax.random.key(1), z)
     assert x.shape == (*shape, 1) and (x > 0).all() and (x < 1).all()
