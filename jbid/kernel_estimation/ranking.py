@@ -27,7 +27,7 @@ BATCH = 16  # kernels deconvolved at once: those of hundreds of seeds would not 
 # Spread of each term between the candidates of one image, over Levin's, Lai's and synthetic images: it makes the terms
 # comparable. The weights are round numbers, because finer ones chose no better on other images
 _SPREAD = {"whiteness": 0.49, "sparsity": 0.066, "flatness": 0.104, "disagreement": 0.045}
-_WEIGHT = {"whiteness": 0.5, "sparsity": 0.5, "flatness": 2.0, "disagreement": 1.0}
+_WEIGHT = {"whiteness": 0.5, "sparsity": 0.15, "flatness": 2.0, "disagreement": 0.5}
 _LAGS = 16  # pixels, of the residual's autocorrelation
 
 
@@ -97,23 +97,27 @@ def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np
     return latents[: len(stack)]
 
 
-def score_terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> ScoreTerms:
-    """Terms of the score for a gray image (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
-    blurred, latent, kernel = (np.asarray(v, float) for v in (blurred, latent, kernel))
-    residual = scipy.signal.fftconvolve(latent, kernel, "valid") - blurred
-    power = float(np.mean(residual**2))
+def whiteness(residual: NDArray) -> float:
+    """Log of the sum of the squared normalized autocorrelation at lags up to 16 pixels, except zero."""
     fast = [scipy.fft.next_fast_len(n + _LAGS, real=True) for n in residual.shape]
     spectrum = np.abs(scipy.fft.rfft2(residual - residual.mean(), fast)) ** 2
     correlation = scipy.fft.irfft2(spectrum, fast)
     near = np.roll(correlation, (_LAGS, _LAGS), (0, 1))[: 2 * _LAGS + 1, : 2 * _LAGS + 1]
     near = near / max(correlation[0, 0], 1e-30)
+    return float(np.log(max(np.sum(near**2) - 1, 0) + 1e-3))
+
+
+def score_terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> ScoreTerms:
+    """Terms of the score for a gray image (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
+    blurred, latent, kernel = (np.asarray(v, float) for v in (blurred, latent, kernel))
+    residual = scipy.signal.fftconvolve(latent, kernel, "valid") - blurred
     kh, kw = kernel.shape
     x = latent[kh // 2 : latent.shape[0] - kh // 2, kw // 2 : latent.shape[1] - kw // 2]
     gradient = np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
     rms = np.sqrt(np.mean(gradient**2)) + 1e-9
     return ScoreTerms(
-        residual=float(np.log(power + 1e-12)),
-        whiteness=float(np.log(max(np.sum(near**2) - 1, 0) + 1e-3)),
+        residual=float(np.log(np.mean(residual**2) + 1e-12)),
+        whiteness=whiteness(residual),
         sparsity=float(np.log(np.mean(np.sqrt(gradient)) + 1e-9)),
         flatness=float(np.log((np.median(gradient) + 1e-9) / rms)),
     )

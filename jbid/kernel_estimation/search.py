@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jbid.kernel_estimation.edges import EdgeOptions, estimate_edge_kernel
 from jbid.kernel_estimation.ranking import Candidate, order_candidates, rank_candidates
 from jbid.kernel_estimation.refine import refine_kernel
+from jbid.kernel_estimation.sampling import LARGE_SIZES, Sample, draw_large_kernels, large_sizes
 from jbid.ops.kernels import crop_around, place_kernel, support
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.runtime.compile import jit
@@ -112,32 +113,39 @@ def search_kernel(
     image: NDArray[np.float32],
     size: int | None = None,
     *,
+    whole: NDArray[np.float32] | None = None,
     settings: Sequence[tuple[float, float]] | None = None,
     before: KernelEstimate | None = None,
 ) -> KernelEstimate:
     """Estimate the kernel of a gray image from its edges.
 
-    Candidates of all `SIZES` and `settings` are estimated and refined once side by side; the `KEPT` best ones are
-    refined further, and the best of those is the answer (`jbid.kernel_estimation.ranking`).
+    Candidates of all `SIZES` and `settings`, and those of larger sizes that the whole image gives
+    (`jbid.kernel_estimation.sampling`), are estimated and refined once side by side; the `KEPT` best ones are refined
+    further, and the best of those is the answer (`jbid.kernel_estimation.ranking`).
 
     Args:
-        image: (h, w) in [0, 1].
+        image: (h, w) in [0, 1], or a patch of it.
         size: largest side of the kernel; None: found by the search.
+        whole: the whole image, in which larger kernels are searched; None: they are not.
         settings: pairs of weight and ridge.
         before: estimate of an earlier search, which takes part as one more candidate.
     """
     sizes = _sizes(image.shape, size)
     settings = settings or (SETTINGS if size is None else SETTINGS_OF_ONE)
-    side = max(sizes)
     image = clean_image(image[..., None])[..., 0]
-    pool = _estimate_all(image, [(s, *setting) for s in sizes for setting in settings], side, before)
+    larger = large_sizes(whole.shape, size) if whole is not None else []
+    extra = [Sample(f"first search: {before.candidates[0].name}", before.kernel, max(sizes))] if before else []
+    if whole is not None and larger:
+        whole = clean_image(whole[..., None])[..., 0]
+        extra += draw_large_kernels(whole, larger, _smooth(whole))
+    pool = _estimate_all(image, [(s, *setting) for s in sizes for setting in settings], extra)
     best = np.array(order_candidates(rank_candidates(image, pool.latents, pool.kernels, pool.names))[:KEPT])
     pool = _refine(image, pool, best)
     # all candidates take part in the agreement, but only the refined ones can be chosen
     ranked = rank_candidates(image, pool.latents, pool.kernels, pool.names)
     order = order_candidates(ranked)
     order = [i for i in order if i in best] + [i for i in order if i not in best]
-    return _summarize(image, pool, [ranked[i] for i in order], order, size, side, before)
+    return _summarize(image, pool, [ranked[i] for i in order], order, size, max([*sizes, *larger]), before)
 
 
 def _sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
@@ -148,23 +156,32 @@ def _sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
     return [*(s for s in SIZES if s <= size // 2), min(size + 8, max(largest | 1, size))]
 
 
-def _estimate_all(
-    image: NDArray, options: Sequence[tuple[int, float, float]], side: int, before: KernelEstimate | None
-) -> _Pool:
-    """Estimates of all sizes and settings, refined once."""
+def _smooth(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Image for the search for edges, which needs smooth ones; the refinement restores what this costs the kernel."""
+    width = np.interp(float(estimate_noise(jnp.asarray(image)[..., None])), *SMOOTHING)
+    return scipy.ndimage.gaussian_filter(image, width)
+
+
+def _frame(side: int, extra: Sequence[Sample], shape: tuple[int, ...]) -> int:
+    """Side of the squares that kernels are refined in: one of few, so that few shapes are compiled."""
+    extents = [part.stop - part.start for sample in extra for part in support(sample.kernel)]
+    needed = max(extents, default=0) * 5 // 4 + 4
+    frames = (s for s in (side, *LARGE_SIZES) if s >= max(side, needed))
+    return max(side, min(next(frames, needed), min(shape) // 2 - 1) | 1)
+
+
+def _estimate_all(image: NDArray, options: Sequence[tuple[int, float, float]], extra: Sequence[Sample]) -> _Pool:
+    """Estimates with all options and those of `extra`, refined once."""
     columns = EdgeOptions(*(jnp.asarray(column) for column in zip(*options)))
-    y = jnp.asarray(image)
-    # the search for edges needs smooth ones; the refinement restores the detail that this costs the kernel
-    width = np.interp(float(estimate_noise(y[..., None])), *SMOOTHING)
-    smooth = jnp.asarray(scipy.ndimage.gaussian_filter(image, width))
-    kernels, supports = _estimator(side)(smooth, columns), columns.size
-    names = [f"size {s}, weight {w:g}, ridge {r:g}" for s, w, r in options]
-    if before is not None:
-        kernels = jnp.concatenate([kernels, place_kernel(before.kernel, side)[None]])
-        supports = jnp.append(supports, side)
-        names.append(f"first search: {before.candidates[0].name}")
-    kernels, latents, _ = _refiner()(y, kernels, supports)
-    return _Pool(list(np.asarray(kernels)), supports, list(np.asarray(latents)), {}, names)
+    side = max(size for size, _, _ in options)
+    kernels = list(np.asarray(_estimator(side)(jnp.asarray(_smooth(image)), columns)))
+    frame = _frame(side, extra, image.shape)
+    rim = (frame - side) // 2
+    stack = [np.pad(kernel, rim) for kernel in kernels] + [place_kernel(s.kernel, frame) for s in extra]
+    supports = jnp.asarray([s for s, _, _ in options] + [min(s.size, frame) for s in extra])
+    names = [f"size {s}, weight {w:g}, ridge {r:g}" for s, w, r in options] + [s.name for s in extra]
+    refined, latents, _ = _refiner()(jnp.asarray(image), jnp.asarray(np.stack(stack)), supports)
+    return _Pool(list(np.asarray(refined)), supports, list(np.asarray(latents)), {}, names)
 
 
 def _refine(image: NDArray, pool: _Pool, indices: NDArray) -> _Pool:

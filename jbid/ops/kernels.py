@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
+
+from jbid.ops.namespace import AnyArray, is_host, namespace
 
 
 def support(kernel: NDArray) -> tuple[slice, slice]:
@@ -68,12 +71,15 @@ def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
     return jnp.zeros(tuple(shape)).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)
 
 
-def shift_kernel(kernel: Float[Array, "kh kw"], down: int | Array, right: int | Array) -> Float[Array, "kh kw"]:
+def shift_kernel(
+    kernel: Float[AnyArray, "kh kw"], down: int | AnyArray, right: int | AnyArray
+) -> Float[AnyArray, "kh kw"]:
     """Kernel shifted by whole pixels; zeros come in, and values that leave the frame are lost."""
-    sources = [jnp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
+    xp = namespace(kernel)
+    sources = [xp.arange(n) - move for n, move in zip(kernel.shape, (down, right))]
     is_inside = [(i >= 0) & (i < n) for i, n in zip(sources, kernel.shape)]
-    rows, columns = (jnp.clip(i, 0, n - 1) for i, n in zip(sources, kernel.shape))
-    return jnp.where(is_inside[0][:, None] & is_inside[1], kernel[rows[:, None], columns], 0)
+    rows, columns = (xp.clip(i, 0, n - 1) for i, n in zip(sources, kernel.shape))
+    return xp.where(is_inside[0][:, None] & is_inside[1], kernel[rows[:, None], columns], 0)
 
 
 def shift_array(values: NDArray, shift: tuple[int, int], shape: tuple[int, ...]) -> NDArray:
@@ -99,16 +105,18 @@ def average_kernels(kernels: Sequence[NDArray], reference: NDArray) -> NDArray[n
     return (total / total.sum()).astype(np.float32)
 
 
-def center_kernel(kernel: Float[Array, "s s"]) -> Float[Array, "s s"]:
+def center_kernel(kernel: Float[AnyArray, "s s"]) -> Float[AnyArray, "s s"]:
     """Kernel shifted by whole pixels, so that its center of mass is in the middle."""
-    s = kernel.shape[0]
-    index = jnp.arange(s)
-    row, column = (jnp.round(jnp.sum(kernel.sum(axis) * index) / kernel.sum()).astype(int) for axis in (1, 0))
+    xp, s = namespace(kernel), kernel.shape[0]
+    index = xp.arange(s)
+    row, column = (xp.round((kernel.sum(axis) * index).sum() / kernel.sum()).astype(int) for axis in (1, 0))
     return shift_kernel(kernel, s // 2 - row, s // 2 - column)
 
 
-def connected_components(mask: Bool[Array, "h w"]) -> Int[Array, "h w"]:
+def connected_components(mask: Bool[AnyArray, "h w"]) -> Int[AnyArray, "h w"]:
     """Label of the 8-connected component of each pixel of the mask; 0 outside."""
+    if is_host(mask):
+        return scipy.ndimage.label(mask, np.ones((3, 3)))[0]
     labels = jnp.where(mask, jnp.arange(1, mask.size + 1).reshape(mask.shape), 0)
 
     def spread(carry):
@@ -121,8 +129,12 @@ def connected_components(mask: Bool[Array, "h w"]) -> Int[Array, "h w"]:
 
 
 def prune_kernel(
-    kernel: Float[Array, "kh kw"], size: Int[Array, ""] | None = None, *, threshold: float = 0.05, part: float = 0.1
-) -> Float[Array, "kh kw"]:
+    kernel: Float[AnyArray, "kh kw"],
+    size: int | Int[AnyArray, ""] | None = None,
+    *,
+    threshold: float = 0.05,
+    part: float = 0.1,
+) -> Float[AnyArray, "kh kw"]:
     """Remove noise from a kernel; the result has sum one, and is a delta if nothing remains.
 
     Args:
@@ -131,12 +143,15 @@ def prune_kernel(
         threshold: values below this share of the maximum are removed.
         part: 8-connected components with less than this share of the sum are removed.
     """
-    rows, columns = (jnp.abs(jnp.arange(n) - n // 2) for n in kernel.shape)
+    xp = namespace(kernel)
+    rows, columns = (xp.abs(xp.arange(n) - n // 2) for n in kernel.shape)
     is_inside = True if size is None else (rows[:, None] <= size // 2) & (columns <= size // 2)
-    kernel = jnp.where(is_inside & (kernel > threshold * jnp.max(jnp.where(is_inside, kernel, 0))), kernel, 0)
+    kernel = xp.where(is_inside & (kernel > threshold * xp.max(xp.where(is_inside, kernel, 0))), kernel, 0)
     labels = connected_components(kernel > 0)
-    mass = jax.ops.segment_sum(kernel.ravel(), labels.ravel(), kernel.size + 1)
-    kernel = jnp.where(mass[labels] > part * kernel.sum(), kernel, 0)
+    # compiled code needs the number of labels
+    length = {} if is_host(kernel) else {"length": kernel.size + 1}
+    mass = xp.bincount(labels.ravel(), kernel.ravel(), **length)
+    kernel = xp.where(mass[labels] > part * kernel.sum(), kernel, 0)
     total = kernel.sum()
-    delta = delta_kernel(kernel.shape)
-    return jnp.where(total > 0, kernel / jnp.where(total > 0, total, 1), delta)
+    center = (rows[:, None] == 0) & (columns == 0)
+    return xp.where(total > 0, kernel / xp.where(total > 0, total, 1), center).astype(kernel.dtype)

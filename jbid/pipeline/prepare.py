@@ -197,15 +197,19 @@ def _initialize(
 
 def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -> KernelEstimate:
     """Edge-based estimate on enough of the image; a doubtful one is repeated with other settings on a larger patch."""
+    is_chosen = config.region is not None or not config.patch
+    whole = part if is_chosen else image
 
-    def gray(side):
-        is_chosen = config.region is not None or not config.patch
-        return luma(part if is_chosen else most_informative_region(image, side).of(image))[..., 0]
+    def gray(picture):
+        return luma(picture)[..., 0]
+
+    def patch(side):
+        return gray(whole if is_chosen else most_informative_region(image, side).of(image))
 
     side = max(config.patch, EDGE_PATCH)
-    estimate = search_kernel(gray(side), size)
+    estimate = search_kernel(patch(side), size, whole=gray(whole))
     if estimate.is_doubtful:
-        estimate = search_kernel(gray(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
+        estimate = search_kernel(patch(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
     return estimate
 
 

@@ -10,19 +10,28 @@ import pytest
 import scipy.ndimage
 from skimage import data, transform
 
+from jbid.deconvolution.splitting import deconvolve_splitting
 from jbid.kernel_estimation.edges import (
     EdgeOptions,
+    Schedule,
     estimate_edge_kernel,
-    extend_periodically,
     l0_deconvolution,
     ridge_kernel,
-    transfer_function,
 )
+from jbid.kernel_estimation.sampling import draw_large_kernels, large_sizes, quick_score
 from jbid.kernel_estimation.search import round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import blur
 from jbid.ops.kernels import center_kernel, connected_components, place_kernel, prune_kernel, support
 from jbid.ops.motion import gaussian_process_kernel
+from jbid.ops.periodic import (
+    adjoint_differences,
+    enlarge,
+    extend_periodically,
+    forward_differences,
+    resize,
+    transfer_function,
+)
 
 
 def scene(size=168, kernel_size=13, key=0, noise=0.0):
@@ -38,23 +47,25 @@ def test_connected_components_match_scipy():
     mask = np.random.default_rng(0).random((31, 31)) < 0.35
     ours = np.asarray(connected_components(jnp.asarray(mask)))
     theirs, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+    np.testing.assert_array_equal(connected_components(mask), theirs)
     assert len(np.unique(ours)) == count + 1 and np.array_equal(ours > 0, theirs > 0)
     for i in range(1, count + 1):
         assert len(np.unique(ours[theirs == i])) == 1
 
 
-def test_pruning():
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_pruning(array):
     kernel = np.zeros((15, 15), np.float32)
     kernel[5:9, 7] = 1  # the kernel
     kernel[12, 12] = 0.3  # apart and light
     kernel[5, 9] = 0.04  # weak
     kernel[7, 0] = 5  # beyond the support
     kernel[9, 3] = -1
-    found = np.asarray(prune_kernel(jnp.asarray(kernel), jnp.asarray(13)))
+    found = np.asarray(prune_kernel(array(kernel), 13))
     expected = np.zeros((15, 15))
     expected[5:9, 7] = 0.25
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    nothing = prune_kernel(jnp.zeros((5, 5)), jnp.asarray(5))
+    nothing = prune_kernel(array(np.zeros((5, 5), np.float32)), 5)
     assert nothing[2, 2] == 1 and nothing.sum() == 1
 
 
@@ -98,12 +109,67 @@ def test_vmapped_options_equal_single_ones():
     picture, _ = scene(96, 9)
     several = EdgeOptions(jnp.array([9, 13]), jnp.array([1e-2, 2e-2]), jnp.array([10.0, 20.0]))
     # few rounds, as each magnifies what rounding differs by
-    estimate = partial(estimate_edge_kernel, side=13, rounds=2)
+    estimate = partial(estimate_edge_kernel, side=13, schedule=Schedule(rounds=2))
     together = jax.jit(jax.vmap(estimate, (None, 0)))(picture, several)
     single = jax.jit(estimate)
     for i in range(2):
         alone = single(picture, jax.tree.map(lambda v, i=i: v[i], several))
         chex.assert_trees_all_close(together[i], alone, atol=5e-3)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_differences_have_their_adjoint(array):
+    x, a, d = (array(v) for v in np.random.default_rng(0).standard_normal((3, 12, 9)).astype(np.float32))
+    across, down = forward_differences(x)
+    np.testing.assert_allclose(across[3, 8], x[3, 0] - x[3, 8], rtol=1e-5)
+    np.testing.assert_allclose(down[11, 2], x[0, 2] - x[11, 2], rtol=1e-5)
+    expected = (across * a + down * d).sum()
+    np.testing.assert_allclose((x * adjoint_differences(a, d)).sum(), expected, rtol=1e-4)
+
+
+def test_changes_of_scale_match_jax():
+    rng = np.random.default_rng(0)
+    image, kernel = rng.random((40, 31)).astype(np.float32), rng.random((9, 9)).astype(np.float32)
+    expected = jax.image.resize(image, (20, 17), "linear", antialias=True)
+    np.testing.assert_allclose(resize(image, (20, 17)), expected, atol=1e-5)
+    larger, middle = enlarge(kernel, 13, 2**0.5), slice(1, 12)
+    shift = jnp.full(2, 6.5 - 2**0.5 * 4.5)
+    expected = jax.image.scale_and_translate(
+        kernel, (13, 13), (0, 1), jnp.full(2, 2**0.5), shift, "linear", antialias=False
+    )
+    np.testing.assert_allclose(larger[middle, middle], expected[middle, middle], atol=1e-5)
+
+
+def test_host_and_compiled_estimates_agree():
+    picture, _ = scene(96, 9)
+    # few rounds, as each magnifies what rounding differs by
+    estimate = partial(estimate_edge_kernel, side=13, schedule=Schedule(rounds=2))
+    on_host = estimate(picture, EdgeOptions(13, 1e-2, 10.0))
+    assert isinstance(on_host, np.ndarray) and on_host.dtype == np.float32
+    columns = EdgeOptions(jnp.asarray(13), jnp.asarray(1e-2), jnp.asarray(10.0))
+    np.testing.assert_allclose(on_host, jax.jit(estimate)(jnp.asarray(picture), columns), atol=5e-3)
+
+
+def test_splitting_restores_with_the_true_kernel_and_the_quick_score_knows_it():
+    picture, kernel = scene(168, 13, noise=0.002)
+    x, residual = deconvolve_splitting(picture, kernel, weight=1e-4)
+    sharp = transform.resize(data.camera()[:400, 100:500], (180, 180), anti_aliasing=True)[6:174, 6:174]
+    inner = slice(16, -16)
+    errors = [np.std((v - sharp)[inner, inner]) for v in (x, picture)]
+    assert errors[0] < 0.5 * errors[1] and np.std(residual[inner, inner]) < 0.01
+    blob = scipy.ndimage.gaussian_filter(center_kernel(kernel), 2)
+    assert quick_score(picture, kernel) < quick_score(picture, blob / blob.sum())
+
+
+def test_large_kernel_is_found_in_the_reduced_image(monkeypatch):
+    monkeypatch.setattr("jbid.kernel_estimation.sampling.LARGE_PIXELS", 30_000)
+    picture, kernel = scene(300, 55, key=4)
+    assert large_sizes(picture.shape, None) == [79, 121] and large_sizes(picture.shape, 21) == []
+    samples = draw_large_kernels(picture, [79], picture)
+    assert len(samples) == 2 and samples[1].name.endswith("continued")
+    for sample in samples:
+        assert sample.kernel.sum() == pytest.approx(1, abs=1e-5) and sample.kernel.shape == (79, 79)
+    assert max(kernel_similarity(sample.kernel, kernel) for sample in samples) > 0.75
 
 
 @pytest.mark.parametrize("key", [0, 1])

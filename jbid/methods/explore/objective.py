@@ -13,12 +13,13 @@ from jbid.engine.deep_prior import Restore
 from jbid.engine.generators import fixed, kernel_prior
 from jbid.io import torch_weights
 from jbid.io.weights import weights_folder
-from jbid.kernel_estimation.edges import extend_periodically, ridge_kernel
+from jbid.kernel_estimation.edges import ridge_kernel
 from jbid.methods.explore import blur_operator
 from jbid.methods.explore.generators import dip_code, free_code
 from jbid.nets.kernel_wizard import KernelDip
 from jbid.ops.conv import blur, pad_edge
 from jbid.ops.kernels import delta_kernel, normalize_kernel
+from jbid.ops.periodic import extend_periodically
 from jbid.types import Forward, Generator, Loss, MethodOutput
 
 BICUBIC = 8  # factor of the reduction
