@@ -150,7 +150,7 @@ def estimate_edge_kernel(
     for level in reversed(range(levels)):
         factor = RATIO**level
         s = _odd(side * factor)
-        half = xp.clip(xp.round((options.size * factor - 1) / 2), 1, s // 2)
+        half = xp.clip(xp.round((options.size * factor - 1) / 2), 1, s // 2).astype(int)
         shape = (max(round(h * factor), s + 2), max(round(w * factor), s + 2))
         scaled = image if level == 0 else resize(image, shape)
         padded = fast_shape(shape[0] + s, shape[1] + s)

@@ -27,7 +27,7 @@ BATCH = 16  # kernels deconvolved at once: those of hundreds of seeds would not 
 # Spread of each term between the candidates of one image, over Levin's, Lai's and synthetic images: it makes the terms
 # comparable. The weights are round numbers, because finer ones chose no better on other images
 _SPREAD = {"whiteness": 0.49, "sparsity": 0.066, "flatness": 0.104, "disagreement": 0.045}
-_WEIGHT = {"whiteness": 0.5, "sparsity": 0.15, "flatness": 2.0, "disagreement": 0.5}
+_WEIGHT = {"whiteness": 0.5, "sparsity": 0.5, "flatness": 2.0, "disagreement": 1.0}
 _LAGS = 16  # pixels, of the residual's autocorrelation
 
 

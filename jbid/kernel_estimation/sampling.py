@@ -27,6 +27,7 @@ from jbid.runtime.compile import jit
 LARGE_SIZES = (79, 121, 181, 271)
 # (weight, ridge) of `EdgeOptions` for each of them
 LARGE_SETTINGS = ((4e-3, 20.0), (1e-2, 5.0), (1.5e-2, 20.0), (4e-2, 20.0))
+SMALLEST_SIDE = 384  # pixels; the search for smaller supports serves smaller images
 LARGE_PIXELS = 180_000  # of the reduced image, at most
 TAKEN = 2  # sizes that are continued at the full scale
 
@@ -84,6 +85,8 @@ def _estimate(image: NDArray[np.float32], options: Sequence[EdgeOptions]) -> lis
 
 def large_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
     """Supports to search for an image (h, w): `LARGE_SIZES` up to half of it, or a little more than a given size."""
+    if min(shape) < SMALLEST_SIDE:
+        return []
     if size is None:
         return [s for s in LARGE_SIZES if s <= min(shape) // 2]
     return [size * 5 // 4 | 1] if LARGE_SIZES[0] <= size <= min(shape) // 2 else []

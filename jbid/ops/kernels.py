@@ -72,7 +72,7 @@ def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
 
 
 def shift_kernel(
-    kernel: Float[AnyArray, "kh kw"], down: int | AnyArray, right: int | AnyArray
+    kernel: Float[AnyArray, "kh kw"], down: int | np.integer | AnyArray, right: int | np.integer | AnyArray
 ) -> Float[AnyArray, "kh kw"]:
     """Kernel shifted by whole pixels; zeros come in, and values that leave the frame are lost."""
     xp = namespace(kernel)
@@ -130,7 +130,7 @@ def connected_components(mask: Bool[AnyArray, "h w"]) -> Int[AnyArray, "h w"]:
 
 def prune_kernel(
     kernel: Float[AnyArray, "kh kw"],
-    size: int | Int[AnyArray, ""] | None = None,
+    size: int | np.integer | Int[AnyArray, ""] | None = None,
     *,
     threshold: float = 0.05,
     part: float = 0.1,

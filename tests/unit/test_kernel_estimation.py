@@ -93,7 +93,7 @@ def test_l0_deconvolution_without_blur_keeps_edges_and_flattens_the_rest():
     clean = np.zeros((48, 48), np.float32)
     clean[12:36, 12:36] = 1
     noisy = clean + 0.02 * rng.standard_normal(clean.shape).astype(np.float32)
-    x = l0_deconvolution(jnp.asarray(noisy), jnp.ones((48, 25)), jnp.asarray(0.01))
+    x = l0_deconvolution(jnp.asarray(noisy), jnp.ones((48, 25), jnp.complex64), jnp.asarray(0.01))
     np.testing.assert_allclose(x, clean, atol=0.05)
     assert np.std(np.asarray(x)[16:32, 16:32]) < 0.005 < np.std(noisy[16:32, 16:32])
 
@@ -164,7 +164,8 @@ def test_splitting_restores_with_the_true_kernel_and_the_quick_score_knows_it():
 def test_large_kernel_is_found_in_the_reduced_image(monkeypatch):
     monkeypatch.setattr("jbid.kernel_estimation.sampling.LARGE_PIXELS", 30_000)
     picture, kernel = scene(300, 55, key=4)
-    assert large_sizes(picture.shape, None) == [79, 121] and large_sizes(picture.shape, 21) == []
+    assert large_sizes((400, 500), None) == [79, 121, 181] and large_sizes((400, 500), 21) == []
+    assert large_sizes(picture.shape, None) == []
     samples = draw_large_kernels(picture, [79], picture)
     assert len(samples) == 2 and samples[1].name.endswith("continued")
     for sample in samples:
