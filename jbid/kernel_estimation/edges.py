@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.ops.conv import fast_shape
-from jbid.ops.kernels import center_kernel, prune_kernel
+from jbid.ops.kernels import center_kernel, delta_kernel, prune_kernel
 from jbid.ops.namespace import AnyArray, is_host, namespace, repeat
 from jbid.ops.periodic import (
     Image,
@@ -88,7 +88,7 @@ def l0_deconvolution(
     """
     laplacian = laplacian_spectrum(image)
     target = transfer.conj() * rfft2(image)
-    power = transfer.real**2 + transfer.imag**2
+    power = abs(transfer) ** 2
 
     def step(i, x):
         beta = 2 * weight * growth**i
@@ -107,7 +107,7 @@ def ridge_kernel(
     # |spectrum of the differences|^2, summed over both directions, is that of the Laplacian
     xp, laplacian = namespace(image), laplacian_spectrum(image)
     x, y = rfft2(image), rfft2(blurred)
-    k = irfft2(laplacian * x.conj() * y / (laplacian * (x.real**2 + x.imag**2) + ridge), image.shape)
+    k = irfft2(laplacian * x.conj() * y / (laplacian * abs(x) ** 2 + ridge), image.shape)
     return xp.roll(k, (side // 2, side // 2), (0, 1))[:side, :side]
 
 
@@ -154,11 +154,13 @@ def estimate_edge_kernel(
         shape = (max(round(h * factor), s + 2), max(round(w * factor), s + 2))
         scaled = image if level == 0 else resize(image, shape)
         padded = fast_shape(shape[0] + s, shape[1] + s)
-        # nothing remains of an empty kernel but a delta
-        larger = xp.zeros((s, s), image.dtype) if kernel is None else enlarge(kernel, s, 1 / RATIO)
-        kernel = center_kernel(prune_kernel(larger, 2 * half + 1))
+        size = 2 * half + 1
+        if kernel is None:
+            kernel = delta_kernel((s, s), xp).astype(image.dtype)
+        else:
+            kernel = center_kernel(prune_kernel(enlarge(kernel, s, 1 / RATIO), size))
 
-        def update(_, carry, *, s=s, size=2 * half + 1, padded=padded, scaled=scaled):
+        def update(_, carry, *, s=s, size=size, padded=padded, scaled=scaled):
             kernel, weight, y = carry
             transfer = transfer_function(kernel, padded)
             x = l0_deconvolution(y, transfer, weight, iterations=schedule.iterations, growth=schedule.growth)

@@ -6,6 +6,7 @@ Functions on JAX arrays are pure and can be compiled; those on NumPy arrays run 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,9 +67,10 @@ def normalize_kernel(kernel: Float[Array, "kh kw"], threshold: float = 0.0) -> F
     return kernel / kernel.sum()
 
 
-def delta_kernel(shape: Sequence[int]) -> Float[Array, "kh kw"]:
-    """Kernel that does not blur: one at the center."""
-    return jnp.zeros(tuple(shape)).at[(shape[0] - 1) // 2, (shape[1] - 1) // 2].set(1)
+def delta_kernel(shape: Sequence[int], xp: Any = jnp) -> Float[AnyArray, "kh kw"]:
+    """Kernel that does not blur: one at the center; an array of `xp`, `jax.numpy` or `numpy`."""
+    rows, columns = (xp.arange(n) == (n - 1) // 2 for n in shape)
+    return (rows[:, None] & columns).astype(float)
 
 
 def shift_kernel(
@@ -148,10 +150,12 @@ def prune_kernel(
     is_inside = True if size is None else (rows[:, None] <= size // 2) & (columns <= size // 2)
     kernel = xp.where(is_inside & (kernel > threshold * xp.max(xp.where(is_inside, kernel, 0))), kernel, 0)
     labels = connected_components(kernel > 0)
-    # compiled code needs the number of labels
-    length = {} if is_host(kernel) else {"length": kernel.size + 1}
-    mass = xp.bincount(labels.ravel(), kernel.ravel(), **length)
+    mass: AnyArray
+    if is_host(kernel):
+        mass = np.bincount(labels.ravel(), kernel.ravel())
+    else:
+        mass = jax.ops.segment_sum(kernel.ravel(), labels.ravel(), kernel.size + 1)
     kernel = xp.where(mass[labels] > part * kernel.sum(), kernel, 0)
     total = kernel.sum()
-    center = (rows[:, None] == 0) & (columns == 0)
-    return xp.where(total > 0, kernel / xp.where(total > 0, total, 1), center).astype(kernel.dtype)
+    delta = delta_kernel(kernel.shape, xp).astype(kernel.dtype)
+    return xp.where(total > 0, kernel / xp.where(total > 0, total, 1), delta)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
@@ -99,23 +100,28 @@ def put_inside(inner: Float[AnyArray, "h w"], outer: Image) -> Image:
 
 
 def _resampling(old: int, new: int, scale: float) -> np.ndarray:
-    """Matrix (new, old) of linear interpolation about the middle; averages where it makes smaller."""
-    positions = (np.arange(new) - (new - 1) / 2) / scale + (old - 1) / 2
-    width = max(1.0, 1 / scale)
-    weights = np.maximum(0, 1 - np.abs(np.arange(old) - positions[:, None]) / width)
-    return weights
+    """Matrix (new, old) of linear interpolation about the middle, as `jax.image` has it; zero beyond the old pixels."""
+    positions = ((np.arange(new) - (new - 1) / 2) / scale + (old - 1) / 2)[:, None]
+    weights = np.maximum(0, 1 - np.abs(np.arange(old) - positions) * min(1.0, scale))
+    total = weights.sum(1, keepdims=True)
+    is_inside = (positions >= -0.5) & (positions <= old - 0.5)
+    return np.where(is_inside, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
 
 
 def resize(image: Float[AnyArray, "h w"], shape: tuple[int, int]) -> Float[AnyArray, "H W"]:
     """Image in another size: linear interpolation, with averaging where it becomes smaller."""
-    factors = []
-    for old, new in zip(image.shape, shape):
-        weights = _resampling(old, new, new / old)
-        factors.append((weights / weights.sum(1, keepdims=True)).astype(np.float32))
-    return factors[0] @ image @ factors[1].T
+    if not is_host(image):
+        return jax.image.resize(image, shape, "linear", antialias=True)
+    rows, columns = (_resampling(old, new, new / old) for old, new in zip(image.shape, shape))
+    return rows @ image @ columns.T
 
 
 def enlarge(kernel: Float[AnyArray, "s s"], side: int, scale: float) -> Float[AnyArray, "side side"]:
     """Kernel `scale` times as large, in a square of `side` about the same middle; zero beyond."""
-    factor = _resampling(kernel.shape[0], side, scale).astype(np.float32)
+    if not is_host(kernel):
+        # the center of the old square stays at the center of the new one
+        scales = jnp.full(2, scale)
+        shift = side / 2 - scales * kernel.shape[0] / 2
+        return jax.image.scale_and_translate(kernel, (side, side), (0, 1), scales, shift, "linear", antialias=False)
+    factor = _resampling(kernel.shape[0], side, scale)
     return factor @ kernel @ factor.T
