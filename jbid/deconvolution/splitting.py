@@ -42,8 +42,7 @@ def deconvolve_splitting(
     transfer = transfer_function(kernel, padded)
     observed = extend_periodically(image, padded)
     power, laplacian = transfer.real**2 + transfer.imag**2, laplacian_spectrum(observed)
-    field, predicted = np.zeros_like(observed), observed
-    x = observed
+    field = np.zeros_like(observed)
     for i in range(rounds):
         target = transfer.conj() * rfft2(observed)
         for beta in _BETAS if i == 0 else _BETAS[-2:]:

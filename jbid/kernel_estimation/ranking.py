@@ -107,13 +107,18 @@ def whiteness(residual: NDArray) -> float:
     return float(np.log(max(np.sum(near**2) - 1, 0) + 1e-3))
 
 
+def gradient_norm(x: NDArray) -> NDArray:
+    """|grad x| of an image (h, w) at the pixels that have both differences, (h - 1, w - 1)."""
+    return np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
+
+
 def score_terms(blurred: NDArray, latent: NDArray, kernel: NDArray) -> ScoreTerms:
     """Terms of the score for a gray image (h, w), its latent image (h + kh - 1, w + kw - 1) and kernel (kh, kw)."""
     blurred, latent, kernel = (np.asarray(v, float) for v in (blurred, latent, kernel))
     residual = scipy.signal.fftconvolve(latent, kernel, "valid") - blurred
     kh, kw = kernel.shape
     x = latent[kh // 2 : latent.shape[0] - kh // 2, kw // 2 : latent.shape[1] - kw // 2]
-    gradient = np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
+    gradient = gradient_norm(x)
     rms = np.sqrt(np.mean(gradient**2)) + 1e-9
     return ScoreTerms(
         residual=float(np.log(np.mean(residual**2) + 1e-12)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.deconvolution.splitting import deconvolve_splitting
 from jbid.kernel_estimation.edges import SHORT, EdgeOptions, estimate_edge_kernel
-from jbid.kernel_estimation.ranking import whiteness
+from jbid.kernel_estimation.ranking import gradient_norm, whiteness
 from jbid.ops.kernels import place_kernel, prune_kernel, support
 from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.compile import jit
+from jbid.runtime.environment import core_count
 
 # supports, up to half the image
 LARGE_SIZES = (79, 121, 181, 271)
@@ -59,7 +59,7 @@ def quick_score(image: NDArray[np.float32], kernel: NDArray[np.float32]) -> floa
     image = image * np.float32(CONTRAST / max(float(image.std()), 1e-3))
     side = max(3, *(part.stop - part.start for part in support(kernel))) | 1
     x, residual = deconvolve_splitting(image, place_kernel(kernel, side))
-    gradient = np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
+    gradient = gradient_norm(x)
     rms = np.sqrt(np.mean(gradient**2)) + 1e-9
     return float(np.log(np.quantile(gradient, 0.7) / rms + 1e-9)) + 0.1 * whiteness(residual)
 
@@ -71,7 +71,7 @@ def _batched(side: int):
 
 def _on_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
     """[function(item) for item in items] on all cores; NumPy and SciPy work outside of Python's lock."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(core_count()) as threads:
         return list(threads.map(function, items))
 
 

@@ -198,16 +198,13 @@ def _initialize(
 def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -> KernelEstimate:
     """Edge-based estimate on enough of the image; a doubtful one is repeated with other settings on a larger patch."""
     is_chosen = config.region is not None or not config.patch
-    whole = part if is_chosen else image
-
-    def gray(picture):
-        return luma(picture)[..., 0]
+    gray = luma(part if is_chosen else image)[..., 0]
 
     def patch(side):
-        return gray(whole if is_chosen else most_informative_region(image, side).of(image))
+        return gray if is_chosen else most_informative_region(image, side).of(gray)
 
     side = max(config.patch, EDGE_PATCH)
-    estimate = search_kernel(patch(side), size, whole=gray(whole))
+    estimate = search_kernel(patch(side), size, whole=gray)
     if estimate.is_doubtful:
         estimate = search_kernel(patch(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
     return estimate

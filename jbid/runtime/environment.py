@@ -44,9 +44,14 @@ def versions_and_device() -> dict[str, Any]:
     }
 
 
+def core_count() -> int:
+    """Number of CPU cores that this process may use."""
+    # not every system knows which cores a process is bound to
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def device_name(device: Any) -> str:
     """Name of an accelerator; on CPU that of the processor, with the number of cores that this process may use."""
     if device.platform != "cpu":
         return device.device_kind
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpu_info('model name')}, {cores} cores"
+    return f"{cpu_info('model name')}, {core_count()} cores"
