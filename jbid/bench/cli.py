@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from jbid.bench.options import (
     CheckConfig,
+    LaiConfig,
     NoiseConfig,
     NoiseOnlyConfig,
     OversizeConfig,
@@ -50,9 +51,9 @@ def levin(config: Annotated[TableConfig | None, FLAT] = None) -> int:
 
 
 @app.command
-def lai(config: Annotated[TableConfig | None, FLAT] = None) -> int:
+def lai(config: Annotated[LaiConfig | None, FLAT] = None) -> int:
     """Restore and score the 100 uniformly blurred images of Lai et al. 2016."""
-    return _run("table", replace(config or TableConfig(), set_name="lai"))
+    return _run("table", config or LaiConfig())
 
 
 @app.command

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # names that the commands offer; the tests compare them with the modules that define them
 SetName = Literal["levin", "lai"]
-ProtocolName = Literal["sd_matlab", "sd_fullrange", "rgb_aligned", "rgb_raw"]
+ProtocolName = Literal["sd_matlab", "sd_fullrange", "gain_aligned", "rgb_aligned", "rgb_raw"]
 KernelModel = Literal["mixed", "camera", "trajectory", "gaussian_process"]
 INITS = ("random", "average", "edges", "learned", "perturbed")
 # levels of Zhuang et al., section 4.2.2, and without blur those of section 4.2.3
@@ -186,6 +186,15 @@ class TableConfig(ScoringOptions, MethodOptions, BatchOptions):
     """Run on these groups only, such as im2 or kernel4 (levin), text or kernel_03 (lai)."""
     scale: Annotated[float, Parameter(group=RESEARCH)] = 1.0
     """Shrink images and kernels first, such as 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaiConfig(TableConfig):
+    """Configuration of `lai`, some of whose blurred images are brighter than their ground truth."""
+
+    set_name: Annotated[str, Parameter(parse=False)] = "lai"
+    protocol: Annotated[tuple[ProtocolName, ...], Parameter(group=MAIN), _Several] = ("sd_matlab", "gain_aligned")
+    """Scoring protocols; the first one leads (default: sd_matlab gain_aligned)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ class Protocol(NamedTuple):
         is_color: all channels are compared.
         max_shift: largest shift of the alignment in pixels; 0: no alignment.
         border: pixels left out at each side.
+        has_gain: the image is scaled by the brightness gain that fits the ground truth best.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Protocol(NamedTuple):
     is_color: bool = False
     max_shift: int = 10
     border: int = BORDER
+    has_gain: bool = False
 
     def score(self, image: NDArray, sharp: NDArray) -> Aligned:
         """`jbid.metrics.align` of the extracted values.
@@ -42,7 +44,16 @@ class Protocol(NamedTuple):
             image = np.repeat(image, sharp.shape[-1], -1)
         elif image.shape[-1] > sharp.shape[-1]:
             image = luma(image)
+        if self.has_gain:
+            image = np.clip(self._gain(image, sharp) * image, 0, 1)
         return align(self.extract(image), self.extract(sharp), max_shift=self.max_shift, border=self.border)
+
+    def _gain(self, image: NDArray, sharp: NDArray) -> float:
+        """argmin_g ||g x - t||^2 = <x, t> / <x, x> of the aligned full-range luma x and the ground truth's t."""
+        truth = luma(sharp)
+        aligned = align(luma(image), truth, max_shift=self.max_shift, border=self.border).image
+        rows, columns = (slice(self.border, n - self.border) for n in truth.shape[:2])
+        return float(np.vdot(aligned, truth[rows, columns]) / max(np.vdot(aligned, aligned), 1e-12))
 
     def to_dict(self) -> dict[str, Any]:
         """Entry of a report."""
@@ -70,6 +81,12 @@ PROTOCOLS = {
             studio_luma,
         ),
         Protocol("sd_fullrange", "full-range BT.601 luma", luma),
+        Protocol(
+            "gain_aligned",
+            "as sd_matlab, after the one brightness gain that fits the ground truth best",
+            studio_luma,
+            has_gain=True,
+        ),
         Protocol("rgb_aligned", "all three channels, shifted together", _identity, True),
         Protocol("rgb_raw", "all three channels", _identity, True, 0, 0),
     )

@@ -282,10 +282,15 @@ def test_protocols_differ_in_range_and_alignment():
     assert score["rgb_raw"].psnr == pytest.approx(10 * np.log10(1 / np.mean((image - sharp) ** 2)), abs=1e-4)
     # a shifted image has the same score unless the protocol does not align it
     moved = np.roll(image, (2, -1), (0, 1))
-    for name in ("sd_matlab", "sd_fullrange", "rgb_aligned"):
+    for name in ("sd_matlab", "sd_fullrange", "gain_aligned", "rgb_aligned"):
         again = PROTOCOLS[name].score(moved, sharp)
         assert again.shift == (2, -1) and again.psnr == pytest.approx(score[name].psnr, abs=1e-6)
     assert PROTOCOLS["rgb_raw"].score(moved, sharp).psnr < 15
+    # brightness counts for all protocols but one
+    darker = 0.6 * image
+    assert PROTOCOLS["gain_aligned"].score(darker, sharp).psnr == pytest.approx(score["gain_aligned"].psnr, abs=1e-6)
+    assert score["gain_aligned"].psnr == pytest.approx(score["sd_matlab"].psnr, abs=0.1)
+    assert PROTOCOLS["sd_matlab"].score(darker, sharp).psnr < score["sd_matlab"].psnr - 5
     # a gray result of a color image has the range of the ground truth
     gray = PROTOCOLS["sd_matlab"].score(luma(sharp), sharp)
     assert gray.psnr > 60
