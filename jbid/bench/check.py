@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from tqdm import tqdm
 
-from jbid.bench.options import CheckConfig
 from jbid.data.tfds import SOURCES, checksums, wrong_files
 from jbid.runtime.console import print_error
 
 
-def run(config: CheckConfig) -> int:
+def run(sets: Sequence[str], data: Path | None) -> int:
     """Compare each file of the sets with its checksum and print the differences.
+
+    Args:
+        sets: names of image sets.
+        data: folder that holds the sets' folders; None: $JBID_DATA.
 
     Returns:
         Exit code: 0, or 2 if a file is missing or differs.
@@ -20,13 +25,13 @@ def run(config: CheckConfig) -> int:
     Raises:
         ValueError: for an unknown set.
     """
-    unknown = sorted(set(config.sets) - set(SOURCES))
+    unknown = sorted(set(sets) - set(SOURCES))
     if unknown:
         raise ValueError(f"`sets` must be among {', '.join(SOURCES)}, got {unknown[0]}")
     n_errors = 0
-    for name in config.sets:
+    for name in sets:
         try:
-            root = import_module(f"jbid.data.{name}").root(config.data)
+            root = import_module(f"jbid.data.{name}").root(data)
         except ValueError as error:
             print_error(f"{name}: {error}. It is published with {SOURCES[name]}")
             n_errors += 1

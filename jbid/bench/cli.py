@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from cyclopts import Parameter
 
 from jbid.bench.options import (
-    CheckConfig,
     LaiConfig,
     NoiseConfig,
     NoiseOnlyConfig,
@@ -110,7 +109,7 @@ def check(*sets: SetName, data: Path | None = None) -> int:
     """
     from jbid.bench import check
 
-    return check.run(CheckConfig(sets=sets or CheckConfig.sets, data=data))
+    return check.run(sets or get_args(SetName), data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

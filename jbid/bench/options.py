@@ -112,7 +112,11 @@ class PresetOptions:
         """
         from jbid.pipeline.config import resolve
 
-        return resolve([("defaults", defaults or {}), *self.sources(**chosen)])
+        sources = self.sources(**chosen)
+        config = resolve([("defaults", defaults or {}), *sources])
+        if config.is_optimized and not any("min_confidence" in values for _, values in sources):
+            return config._replace(min_confidence=0.0)  # to show the network's answer in any case
+        return config
 
     def reject_fixed(self, replacements: Mapping[str, str]) -> None:
         """Refuse values for what a benchmark varies itself, given in the file or in `set`.
@@ -294,13 +298,3 @@ class VarianceConfig(PresetOptions, RunOptions):
     """Scoring protocol."""
     maxshift: Annotated[int, Parameter(group=RESEARCH)] = 10
     """Largest shift of the alignment before scoring, in pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckConfig:
-    """Configuration of `check`."""
-
-    sets: tuple[SetName, ...] = ("levin", "lai")
-    """Image sets."""
-    data: Path | None = None
-    """Folder that holds the sets' folders (default: $JBID_DATA)."""

@@ -25,7 +25,7 @@ from jbid.pipeline.config import Config
 from jbid.pipeline.restoration import Restoration
 from jbid.runtime.environment import versions_and_device
 
-COLUMNS = ("blur_effect_blurred", "blur_effect", "noise_blurred", "noise", "support", "seconds", "chosen")
+COLUMNS = ("blur_effect_blurred", "blur_effect", "noise_blurred", "noise", "support", "confidence", "seconds", "chosen")
 
 
 def no_reference_scores(blurred: NDArray, restored: NDArray) -> dict[str, Any]:

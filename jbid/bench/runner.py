@@ -35,7 +35,7 @@ Row = dict[str, Any]
 # entries of a row that do not depend on the scoring
 UNSCORED = (
     *("name", "kernel_size", "support_init", "support", "support_true"),
-    *("seconds", "chosen", "stopped", "padded_shape", "identity", "candidates"),
+    *("seconds", "chosen", "confidence", "stopped", "padded_shape", "identity", "candidates"),
 )
 GPU_BATCH = 4  # images per device, without another number
 
@@ -261,6 +261,7 @@ class _Runner(NamedTuple):
         row |= {
             "seconds": restoration.seconds,
             "chosen": restoration.chosen,
+            "confidence": restoration.confidence,
             "stopped": [int(n) for n in restoration.stopped],
             "padded_shape": list(restoration.prepared.padded_shape),
             "identity": self.identities[item.name],

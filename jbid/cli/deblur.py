@@ -273,7 +273,8 @@ class _Run:
         steps = f", {len(restoration.losses)} steps" if self.config.is_optimized else ""
         rows, columns = restoration.prepared.kernel_shape
         size = f"kernel {columns}x{rows}{steps}"
-        print(f"{path.stem}: {size}, {restoration.seconds:.0f} s, {restoration.chosen} -> {sharp}")
+        sure = "" if restoration.confidence is None else f", confidence {restoration.confidence:.0%}"
+        print(f"{path.stem}: {size}, {restoration.seconds:.0f} s, {restoration.chosen}{sure} -> {sharp}")
 
 
 def candidate_table(candidates: Sequence[Candidate]) -> str:

@@ -4,44 +4,79 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 
-from jbid.ops.conv import blur, blur_adjoint, crop_center, pad_edge
+from jbid.ops.conv import blur_operators, crop_center, pad_edge
 from jbid.ops.kernels import normalize_kernel
+from jbid.ops.namespace import AnyArray, Scalar, conjugate_gradients, is_host, namespace, repeat
 from jbid.ops.noise import detect_impulses, estimate_noise, remove_impulses
+from jbid.runtime.parallel import map_threads
 
 CONTRAST = 0.17  # standard deviation that images are scaled to, so that thresholds mean the same for all
 
-# first and second derivatives, with the weights of Levin et al.
-_ORDERS = (((1, 0), 1.0), ((0, 1), 1.0), ((2, 0), 0.25), ((0, 2), 0.25), ((1, 1), 0.25))
+CLIPPED = (1 / 255, 0.99)  # values from which on a pixel may be clipped
+# of the second derivatives, after Levin et al.; that of the first ones is 1
+_SECOND = 0.25
 
 
-def _derivatives(x: Array) -> list[Array]:
-    return [jnp.diff(jnp.diff(x, n=i, axis=0), n=j, axis=1) for (i, j), _ in _ORDERS]
+def _adjoint_difference(x: AnyArray, axis: int) -> AnyArray:
+    """Adjoint of `diff` along an axis."""
+    if not is_host(x):
+        return -jnp.diff(jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)]), axis=axis)
+    shape = list(x.shape)
+    shape[axis] += 1
+    out = np.zeros(shape, x.dtype)
+    inner = out if axis == 0 else out.swapaxes(0, 1)
+    values = x if axis == 0 else x.swapaxes(0, 1)
+    inner[1:] = values
+    inner[:-1] -= values
+    return out
 
 
-def regularization_weight(noise: Float[Array, ""]) -> Float[Array, ""]:
+def _derivatives(x: AnyArray) -> list[AnyArray]:
+    """Both first and all three second derivatives."""
+    xp = namespace(x)
+    down, across = xp.diff(x, axis=0), xp.diff(x, axis=1)
+    return [down, across, xp.diff(down, axis=0), xp.diff(across, axis=1), xp.diff(down, axis=1)]
+
+
+def _penalty_gradient(x: AnyArray, weights: list[AnyArray]) -> AnyArray:
+    """Gradient of sum_j w_j (d_j x)^2 / 2."""
+    down, across, down2, across2, mixed = (w * d for w, d in zip(weights, _derivatives(x)))
+    down = down + _adjoint_difference(down2, 0) + _adjoint_difference(mixed, 1)
+    across = across + _adjoint_difference(across2, 1)
+    return _adjoint_difference(down, 0) + _adjoint_difference(across, 1)
+
+
+def _within_range(blurred: AnyArray, predicted: AnyArray, dark: float, bright: float) -> AnyArray:
+    """0 for pixels whose value is clipped and predicted to lie beyond, else 1."""
+    is_beyond = ((blurred <= dark) & (predicted < blurred)) | ((blurred >= bright) & (predicted > blurred))
+    return 1.0 - is_beyond.astype(blurred.dtype)
+
+
+def regularization_weight(noise: Scalar) -> Scalar:
     """Weight of `sparse_deconvolution` for a noise level: max(1e-4, 0.2 sigma^1.4), sigma a standard deviation.
 
     A fit to the best weights on images with known kernels (docs/development-notes.md).
     """
-    return jnp.maximum(0.2 * noise**1.4, 1e-4)
+    return namespace(noise).maximum(0.2 * noise**1.4, 1e-4)
 
 
 def sparse_deconvolution(
-    blurred: Float[Array, "h w c"],
-    kernel: Float[Array, "kh kw"],
-    init_image: Float[Array, "H W c"],
+    blurred: Float[AnyArray, "h w c"],
+    kernel: Float[AnyArray, "kh kw"],
+    init_image: Float[AnyArray, "H W c"],
     *,
-    weight: float | Float[Array, ""] = 1e-4,
+    weight: Scalar = 1e-4,
     exponent: float = 0.8,
     rounds: int = 8,
     iterations: int = 25,
     epsilon: float = 0.005,
-    trusted: Float[Array, "h w 1"] | None = None,
-) -> Float[Array, "H W c"]:
+    trusted: Float[AnyArray, "h w 1"] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Float[AnyArray, "H W c"]:
     """argmin_x ||t (k * x - y)||^2 + weight sum_j w_j |d_j x|^exponent over the latent image.
 
     The data term is the truncated convolution, so it assumes nothing about the pixels beyond the border. d_j are the
@@ -60,45 +95,43 @@ def sparse_deconvolution(
         iterations: steps of conjugate gradients in each round.
         epsilon: bound of the gradients from below.
         trusted: t, 1 or 0 for pixels without information; None: 1 everywhere.
+        limits: values from which on pixels are clipped, at the dark and the bright end. Such a pixel counts only while
+            the prediction is within the range: y = min(1, k * x). None: no pixel is clipped.
     """
-    mask = 1.0 if trusted is None else trusted
-    target = blur_adjoint(mask * blurred, kernel)
-
-    def penalty(x, weights):
-        parts = _derivatives(x)
-        return sum(jnp.sum(w * d * d) for w, d in zip(weights, parts)) / 2
-
-    def solve(x, weights):
-        def normal(v):
-            return blur_adjoint(mask * blur(v, kernel), kernel) + jax.grad(penalty)(v, weights)
-
-        return jax.scipy.sparse.linalg.cg(normal, target, x0=x, tol=0.0, maxiter=iterations)[0]
+    xp = namespace(blurred)
+    forward, adjoint = blur_operators(kernel, init_image.shape)
+    everywhere = 1.0 if trusted is None else trusted
 
     def reweight(x, exponent):
         # an exponent of 2 is the plain quadratic of the first round
-        return [
-            weight * w * jnp.maximum(jnp.abs(d), epsilon) ** (exponent - 2)
-            for (_, w), d in zip(_ORDERS, _derivatives(x))
-        ]
+        orders = zip((1, 1, _SECOND, _SECOND, _SECOND), _derivatives(x))
+        return [weight * w * xp.maximum(abs(d), epsilon) ** (exponent - 2) for w, d in orders]
 
     def round_(_, carry):
-        x = solve(*carry)
+        x, weights = carry
+        mask = everywhere if limits is None else everywhere * _within_range(blurred, forward(x), *limits)
+
+        def normal(v):
+            return adjoint(mask * forward(v)) + _penalty_gradient(v, weights)
+
+        x = conjugate_gradients(normal, adjoint(mask * blurred), x, iterations)
         return x, reweight(x, exponent)
 
-    return jax.lax.fori_loop(0, rounds, round_, (init_image, reweight(init_image, 2.0)))[0]
+    start = (init_image, reweight(init_image, 2.0))
+    return repeat(rounds, round_, start, on_host=is_host(blurred))[0]
 
 
 def deconvolve_sparse(
-    blurred: Float[Array, "h w c"],
-    kernel: Float[Array, "kh kw"],
+    blurred: Float[AnyArray, "h w c"],
+    kernel: Float[AnyArray, "kh kw"],
     *,
     threshold: float = 0.002,
-    weight: float | Float[Array, ""] | None = None,
+    weight: Scalar | None = None,
     **options: Any,
-) -> Float[Array, "h w c"]:
+) -> Float[AnyArray, "h w c"]:
     """Sharp image on the observed window, in [0, 1]: `sparse_deconvolution` with a known kernel.
 
-    Pixels with impulse noise are not trusted.
+    Pixels with impulse noise are not trusted, and clipped ones only while the prediction is within the range.
 
     Args:
         blurred: in [0, 1].
@@ -110,16 +143,28 @@ def deconvolve_sparse(
     kernel = normalize_kernel(kernel, threshold)
     clean = remove_impulses(blurred)
     weight = regularization_weight(estimate_noise(clean)) if weight is None else weight
-    init_image, trusted = pad_edge(clean, kernel.shape), 1.0 - detect_impulses(blurred)
-    x = sparse_deconvolution(blurred, kernel, init_image, weight=weight, trusted=trusted, **options)
-    return jnp.clip(crop_center(x, kernel.shape), 0, 1)
+    init_image = pad_edge(clean, kernel.shape)
+    trusted = 1.0 - detect_impulses(blurred).astype(blurred.dtype)
+
+    def solve(clean, init_image):
+        return sparse_deconvolution(
+            clean, kernel, init_image, weight=weight, trusted=trusted, limits=CLIPPED, **options
+        )
+
+    if is_host(blurred):
+        # one channel for each thread
+        channels = [slice(i, i + 1) for i in range(blurred.shape[-1])]
+        x = np.concatenate(map_threads(lambda c: solve(clean[..., c], init_image[..., c]), channels), -1)
+    else:
+        x = solve(clean, init_image)
+    return namespace(x).clip(crop_center(x, kernel.shape), 0, 1)
 
 
 def deconvolve_gray(
-    image: Float[Array, "h w"], kernel: Float[Array, "kh kw"], init_image: Float[Array, "H W"] | None = None
-) -> Float[Array, "H W"]:
+    image: Float[AnyArray, "h w"], kernel: Float[AnyArray, "kh kw"], init_image: Float[AnyArray, "H W"] | None = None
+) -> Float[AnyArray, "H W"]:
     """Latent image by a short `sparse_deconvolution` of a gray image, scaled to `CONTRAST` meanwhile."""
-    scale = CONTRAST / jnp.maximum(jnp.std(image), 1e-3)
+    scale = CONTRAST / namespace(image).maximum(image.std(), 1e-3)
     y = (image * scale)[..., None]
     x = pad_edge(y, kernel.shape) if init_image is None else init_image[..., None] * scale
     weight = regularization_weight(estimate_noise(y))

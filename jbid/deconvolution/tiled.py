@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from jbid.deconvolution.sparse import deconvolve_sparse, regularization_weight
 from jbid.ops.kernels import trim_zeros
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.runtime.compile import jit
+from jbid.runtime.parallel import runs_on_host
 
 TILE = 1024  # pixels; side of a tile, with its margin
 # of a tile: a third of the work of a whole image
@@ -25,12 +25,8 @@ TILE_OPTIONS = {"rounds": 5, "iterations": 15}
 
 @functools.cache
 def _deconvolver(**options: Any):
-    return jit(partial(deconvolve_sparse, **options))
-
-
-@functools.cache
-def _weight_estimator():
-    return jit(lambda image: regularization_weight(estimate_noise(remove_impulses(image))))
+    deconvolve = partial(deconvolve_sparse, **options)
+    return deconvolve if runs_on_host() else jit(deconvolve)
 
 
 class Axis(NamedTuple):
@@ -121,12 +117,12 @@ def deconvolve_tiled(
         on_tile: called with the number of finished tiles and their total.
     """
     h, w = image.shape[:2]
-    k = jnp.asarray(trim_zeros(kernel))
+    image, k = np.asarray(image, np.float32), np.asarray(trim_zeros(kernel), np.float32)
     if weight is None:
         middle = image[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
-        weight = _weight_estimator()(jnp.asarray(middle))
+        weight = float(regularization_weight(estimate_noise(remove_impulses(middle))))
     if max(h, w) <= tile:
-        return np.asarray(_deconvolver(**(options or {}))(jnp.asarray(image), k, weight=weight))
+        return np.asarray(_deconvolver(**(options or {}))(image, k, weight=weight))
     deconvolver = _deconvolver(**(TILE_OPTIONS if options is None else options))
     overlap = max(96, 6 * max(k.shape))
     rows, columns = (Axis(n, min(n, max(tile, 2 * overlap)), overlap) for n in (h, w))
@@ -136,7 +132,7 @@ def deconvolve_tiled(
     def compute(top, left):
         nonlocal done
         part = image[top : top + rows.tile, left : left + columns.tile]
-        result = np.asarray(deconvolver(jnp.asarray(part), k, weight=weight))
+        result = np.asarray(deconvolver(part, k, weight=weight))
         done += 1
         if on_tile:
             on_tile(done, total)

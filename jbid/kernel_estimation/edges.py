@@ -8,10 +8,17 @@ side. docs/development-notes.md holds the gain of each.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.ops.conv import fast_shape
@@ -21,6 +28,7 @@ from jbid.ops.periodic import (
     Image,
     Spectrum,
     adjoint_differences,
+    divide,
     enlarge,
     extend_periodically,
     forward_differences,
@@ -31,6 +39,8 @@ from jbid.ops.periodic import (
     rfft2,
     transfer_function,
 )
+from jbid.runtime.compile import jit
+from jbid.runtime.parallel import map_threads, runs_on_host
 
 PIXELS = 255 * 255  # size of the images that the ridge was tuned on
 RATIO = math.sqrt(0.5)  # of the sides of one scale and the next finer one
@@ -38,7 +48,7 @@ _SCALES = 5  # the finest ones, over which the weight of the gradients falls
 
 
 class EdgeOptions(NamedTuple):
-    """Options of an edge-based estimate; arrays of one shape run side by side.
+    """Options of n edge-based estimates, which run side by side.
 
     Attributes:
         size: odd side of the square support in pixels.
@@ -47,9 +57,9 @@ class EdgeOptions(NamedTuple):
         ridge: of ||k||^2, in the same units, for an image of `PIXELS` pixels.
     """
 
-    size: int | Int[AnyArray, "*settings"]
-    weight: float | Float[AnyArray, "*settings"]
-    ridge: float | Float[AnyArray, "*settings"]
+    size: Int[AnyArray, " n"]
+    weight: Float[AnyArray, " n"]
+    ridge: Float[AnyArray, " n"]
 
 
 class Schedule(NamedTuple):
@@ -76,7 +86,7 @@ SHORT = Schedule(rounds=5, decay=1.18, iterations=7, growth=8.0)
 def l0_deconvolution(
     image: Image,
     transfer: Spectrum,
-    weight: float | Float[AnyArray, ""],
+    weight: Float[AnyArray, "*n 1 1"],
     *,
     iterations: int = 11,
     growth: float = 4.0,
@@ -95,36 +105,51 @@ def l0_deconvolution(
         across, down = forward_differences(x)
         kept = across * across + down * down > weight / beta
         field = adjoint_differences(across * kept, down * kept)
-        return irfft2((target + beta * rfft2(field)) / (power + beta * laplacian), image.shape)
+        return irfft2(divide(target + beta * rfft2(field), power + beta * laplacian), image.shape[-2:])
 
     return repeat(iterations, step, image, on_host=is_host(image))
 
 
 def ridge_kernel(
-    image: Image, blurred: Image, side: int, ridge: float | Float[AnyArray, ""]
-) -> Float[AnyArray, "side side"]:
+    image: Image, blurred: Image, side: int, ridge: float | Float[AnyArray, "*n 1 1"]
+) -> Float[AnyArray, "*n side side"]:
     """argmin_k ||k * grad x - grad y||^2 + ridge ||k||^2, periodic, by one division of spectra (Xu et al., Eq. 11)."""
     # |spectrum of the differences|^2, summed over both directions, is that of the Laplacian
     xp, laplacian = namespace(image), laplacian_spectrum(image)
     x, y = rfft2(image), rfft2(blurred)
-    k = irfft2(laplacian * x.conj() * y / (laplacian * abs(x) ** 2 + ridge), image.shape)
-    return xp.roll(k, (side // 2, side // 2), (0, 1))[:side, :side]
+    k = irfft2(divide(laplacian * x.conj() * y, laplacian * abs(x) ** 2 + ridge), image.shape[-2:])
+    return xp.roll(k, (side // 2, side // 2), (-2, -1))[..., :side, :side]
 
 
 def _odd(x: float) -> int:
     return max(3, 2 * round((x - 1) / 2) + 1)
 
 
-def estimate_edge_kernel(
+def _prune(kernels: Float[AnyArray, "n s s"], sizes: Int[AnyArray, " n"]) -> Float[AnyArray, "n s s"]:
+    if is_host(kernels):
+        return np.stack([prune_kernel(kernel, size) for kernel, size in zip(kernels, sizes)])
+    return jax.vmap(prune_kernel)(kernels, sizes)
+
+
+def _center(kernels: Float[AnyArray, "n s s"]) -> Float[AnyArray, "n s s"]:
+    return (
+        np.stack([center_kernel(kernel) for kernel in kernels])
+        if is_host(kernels)
+        else jax.vmap(center_kernel)(kernels)
+    )
+
+
+def estimate_edge_kernels(
     image: Float[AnyArray, "h w"],
     options: EdgeOptions,
     *,
     side: int,
     schedule: Schedule = LONG,
-    initial: Float[AnyArray, "s s"] | None = None,
-    levels: int | None = None,
-) -> Float[AnyArray, "side side"]:
-    """Estimate the blur kernel of a gray image from its edges, coarse to fine.
+    initial: Float[AnyArray, "n s s"] | None = None,
+    first: int | None = None,
+    last: int = 0,
+) -> Float[AnyArray, "n S S"]:
+    """Estimate the blur kernel of a gray image from its edges, coarse to fine, with n options side by side.
 
     Each round of a scale: sharp edges by `l0_deconvolution`; the surroundings of the image replaced by the prediction
     of the estimate; the kernel by `ridge_kernel` and `prune_kernel`. The weight depends on the scale and not on the
@@ -132,43 +157,78 @@ def estimate_edge_kernel(
 
     Args:
         image: (h, w) in [0, 1], of NumPy or JAX.
-        options: scalars; the support may be smaller than `side`, so that several sizes share one compiled program.
-        side: odd side of the result.
+        options: arrays (n,) of the same kind; the supports may be smaller than `side`.
+        side: odd side of the kernels at the full scale.
         schedule: effort.
-        initial: kernel of the scale before the first one; None: no blur.
-        levels: number of scales, each `RATIO` of the next; None: from a kernel of about five pixels on.
+        initial: kernels of the scale before the first one; None: no blur.
+        first, last: scales, `RATIO`^level of the full one; None: from a kernel of about five pixels on.
 
     Returns:
-        Kernel (side, side), centered, with sum one.
+        Kernels of the last scale, centered, with sum one; (n, side, side) at the full one.
     """
     h, w = image.shape
     xp, rounds, decay = namespace(image), schedule.rounds, schedule.decay
     image = image * (CONTRAST / xp.maximum(image.std(), 1e-3))
-    ridge = options.ridge * (h * w / PIXELS)
-    levels = levels or 1 + max(0, math.ceil(math.log(5 / side) / math.log(RATIO)))
-    kernel = initial
-    for level in reversed(range(levels)):
+    weights, ridges = (xp.asarray(v)[:, None, None].astype(image.dtype) for v in (options.weight, options.ridge))
+    ridges = ridges * (h * w / PIXELS)
+    first = max(last, math.ceil(math.log(5 / side) / math.log(RATIO))) if first is None else first
+    kernels = initial
+    for level in reversed(range(last, first + 1)):
         factor = RATIO**level
         s = _odd(side * factor)
-        half = xp.clip(xp.round((options.size * factor - 1) / 2), 1, s // 2).astype(int)
+        half = xp.clip(xp.round((xp.asarray(options.size) * factor - 1) / 2), 1, s // 2).astype(int)
         shape = (max(round(h * factor), s + 2), max(round(w * factor), s + 2))
         scaled = image if level == 0 else resize(image, shape)
         padded = fast_shape(shape[0] + s, shape[1] + s)
-        size = 2 * half + 1
-        if kernel is None:
-            kernel = delta_kernel((s, s), xp).astype(image.dtype)
+        sizes = 2 * half + 1
+        if kernels is None:
+            kernels = xp.broadcast_to(delta_kernel((s, s), xp).astype(image.dtype), (len(sizes), s, s))
         else:
-            kernel = center_kernel(prune_kernel(enlarge(kernel, s, 1 / RATIO), size))
+            kernels = _center(_prune(enlarge(kernels, s, 1 / RATIO), sizes))
 
-        def update(_, carry, *, s=s, size=size, padded=padded, scaled=scaled):
-            kernel, weight, y = carry
-            transfer = transfer_function(kernel, padded)
-            x = l0_deconvolution(y, transfer, weight, iterations=schedule.iterations, growth=schedule.growth)
+        def update(_, carry, *, s=s, sizes=sizes, padded=padded, scaled=scaled):
+            kernels, weights, y = carry
+            transfer = transfer_function(kernels, padded)
+            x = l0_deconvolution(y, transfer, weights, iterations=schedule.iterations, growth=schedule.growth)
             y = put_inside(scaled, xp.maximum(irfft2(transfer * rfft2(x), padded), 0))
-            return prune_kernel(ridge_kernel(x, y, s, ridge), size), weight / decay, y
+            return _prune(ridge_kernel(x, y, s, ridges), sizes), weights / decay, y
 
-        weight = options.weight / decay ** (rounds * max(0, _SCALES - level))
-        start = (kernel, weight, extend_periodically(scaled, padded))
-        kernel, _, _ = repeat(rounds, update, start, on_host=is_host(image))
-        kernel = center_kernel(kernel)
-    return kernel
+        extended = xp.broadcast_to(extend_periodically(scaled, padded), (len(sizes), *padded))
+        start = (kernels, weights / decay ** (rounds * max(0, _SCALES - level)), extended)
+        kernels, _, _ = repeat(rounds, update, start, on_host=is_host(image))
+        kernels = _center(kernels)
+    return kernels
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(side: int, schedule: Schedule, last: int):
+    return jit(partial(estimate_edge_kernels, side=side, schedule=schedule, last=last))
+
+
+def sample_edge_kernels(
+    image: NDArray[np.float32],
+    options: Sequence[tuple[int, float, float]],
+    schedule: Schedule = LONG,
+    *,
+    last: int = 0,
+) -> list[NDArray[np.float32]]:
+    """Estimates of a gray image (h, w) with options (size, weight, ridge), at the scale `RATIO`^last of the full one.
+
+    On CPU on the host, those of one size together, where they share the work on small images; on an accelerator all
+    at once.
+    """
+
+    def columns(items: Sequence[tuple[int, float, float]], xp: Any) -> EdgeOptions:
+        return EdgeOptions(*(xp.asarray(column) for column in zip(*items)))
+
+    if not runs_on_host():
+        side = max(size for size, _, _ in options)
+        return list(np.asarray(_compiled(side, schedule, last)(jnp.asarray(image), columns(options, jnp))))
+    groups = [[i for i, o in enumerate(options) if o[0] == size] for size in dict.fromkeys(o[0] for o in options)]
+
+    def estimate(group):
+        items = [options[i] for i in group]
+        return estimate_edge_kernels(image, columns(items, np), side=items[0][0], schedule=schedule, last=last)
+
+    found = {i: k for group, ks in zip(groups, map_threads(estimate, groups)) for i, k in zip(group, ks)}
+    return [found[i] for i in range(len(options))]

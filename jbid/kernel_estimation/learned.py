@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jbid.io import weights
 from jbid.kernel_estimation.ranking import latent_images, order_candidates, rank_candidates
-from jbid.kernel_estimation.refine import refine_kernel
+from jbid.kernel_estimation.refine import refine_kernels
 from jbid.kernel_estimation.search import KEPT, KernelEstimate
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.kernel_gan import KernelGenerator
@@ -36,24 +36,15 @@ def _corrector(width: int):
     return jit(lambda variables, inputs: KernelCorrector(width).apply(variables, inputs[None])[0])
 
 
-@functools.cache
-def _refiner():
-    def refine(image, kernel):
-        # small values everywhere, as networks produce them, would weaken the fit
-        return refine_kernel(image, prune_kernel(kernel, part=0.05), jnp.asarray(max(kernel.shape))).kernel
-
-    return jit(refine)
-
-
 def corrector_input(estimate: KernelEstimate, size: int) -> NDArray[np.float32]:
     """Input of a corrector: kernel and fit of the best estimates, all aligned to the best, (`KEPT`, 2, size, size)."""
-    best = place_kernel(estimate.kernels[0], size)
+    best = place_kernel(estimate.refined[0], size)
     pairs = []
     for i in range(KEPT):
         # the best estimate again if there is no other
         j = i if i < len(estimate.fits) else 0
-        center = support(estimate.kernels[j])
-        kernel, fit = place_kernel(estimate.kernels[j], size), crop_around(estimate.fits[j], center, size)
+        center = support(estimate.refined[j])
+        kernel, fit = place_kernel(estimate.refined[j], size), crop_around(estimate.fits[j], center, size)
         shift = best_shift(kernel, best)
         pairs.append([shift_array(kernel, shift, best.shape), shift_array(fit, shift, best.shape)])
     return np.asarray(pairs, np.float32)
@@ -82,10 +73,9 @@ def predict_kernel(estimate: KernelEstimate, size: int, folder: str | Path = wei
 
 def learned_kernel(estimate: KernelEstimate, size: int, folder: str | Path = weights.SHIPPED) -> NDArray[np.float32]:
     """Initial kernel of `predict_kernel`, refined on the image; the edge-based estimate if that scores better."""
-    image = jnp.asarray(estimate.image)
-    kernel = jnp.asarray(predict_kernel(estimate, size, folder))
-    for _ in range(REFINEMENTS):
-        kernel = _refiner()(image, kernel)
-    pair = [place_kernel(estimate.kernel, size), np.asarray(kernel)]
+    # small values everywhere, as networks produce them, would weaken the fit
+    kernel = prune_kernel(predict_kernel(estimate, size, folder), part=0.05)
+    (refined,) = refine_kernels(estimate.image, [kernel], [size], rounds=REFINEMENTS)
+    pair = [place_kernel(estimate.kernel, size), refined[-1].kernel]
     candidates = rank_candidates(estimate.image, latent_images(estimate.image, pair), pair, ["edges", "learned"])
     return pair[order_candidates(candidates)[0]]

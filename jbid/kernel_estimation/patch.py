@@ -8,6 +8,11 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+_BAR = 3  # pixels, the thinnest bar
+_BAR_SPREAD = 3 / 255  # within a bar
+_BAR_STEP = 0.03  # mean difference at its edge; a blur would have smoothed it
+_SMALLEST_CONTENT = 32  # pixels
+
 
 class Region(NamedTuple):
     """Rectangle of an image, in pixels from its upper left corner."""
@@ -20,6 +25,30 @@ class Region(NamedTuple):
     def of(self, image: NDArray) -> NDArray:
         """The rectangle's part of an image (h, w, c)."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def find_content(image: NDArray[np.float32]) -> Region:
+    """Part of an image (h, w, c) without the bars or the frame of one color that no camera saw, such as a letterbox.
+
+    A bar is a run of at least `_BAR` rows or columns along a side, of one color within 3 gray levels of 8 bits, that
+    ends at a sharp edge. The whole image if nothing else would be left.
+    """
+    h, w = image.shape[:2]
+    top, bottom = (_bar(side) for side in (image, image[::-1]))
+    inner = image[top : h - bottom]
+    left, right = (_bar(side) for side in (inner.swapaxes(0, 1), inner[:, ::-1].swapaxes(0, 1)))
+    content = Region(left, top, w - left - right, h - top - bottom)
+    return content if min(content.width, content.height) >= _SMALLEST_CONTENT else Region(0, 0, w, h)
+
+
+def _bar(image: NDArray[np.float32]) -> int:
+    """Number of rows of a bar at the upper side."""
+    spread = np.ptp(image, axis=1).max(-1)
+    ends = np.flatnonzero((spread > _BAR_SPREAD) | (np.abs(image.mean(1) - image[0].mean(0)).max(-1) > _BAR_SPREAD))
+    if not len(ends) or ends[0] < _BAR:
+        return 0
+    step = np.abs(image[ends[0]] - image[ends[0] - 1]).mean()
+    return int(ends[0]) if step > _BAR_STEP else 0
 
 
 def most_informative_region(image: NDArray[np.float32], side: int) -> Region:

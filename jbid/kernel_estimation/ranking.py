@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from jbid.deconvolution.sparse import deconvolve_gray
 from jbid.engine.batching import even_batch
 from jbid.metrics import pairwise_similarity
+from jbid.ops.kernels import place_kernel
 from jbid.runtime.compile import jit
+from jbid.runtime.parallel import map_threads, runs_on_host
 
 BATCH = 16  # kernels deconvolved at once: those of hundreds of seeds would not fit the memory
 
@@ -28,7 +31,7 @@ BATCH = 16  # kernels deconvolved at once: those of hundreds of seeds would not 
 # comparable. The weights are round numbers, because finer ones chose no better on other images
 _SPREAD = {"whiteness": 0.49, "sparsity": 0.066, "flatness": 0.104, "disagreement": 0.045}
 _WEIGHT = {"whiteness": 0.5, "sparsity": 0.5, "flatness": 2.0, "disagreement": 1.0}
-_LAGS = 16  # pixels, of the residual's autocorrelation
+LAGS = 16  # pixels, of the residual's autocorrelation
 
 
 class ScoreTerms(NamedTuple):
@@ -66,18 +69,21 @@ class Candidate(NamedTuple):
         terms: of its score.
         failure: "not a number", "flat image", "delta kernel", or None.
         loss: last loss of the method; None without a network.
+        gain: predicted gain in dB, see `jbid.kernel_estimation.gain`; None if it was not needed.
     """
 
     name: str
     terms: ScoreTerms
     failure: str | None
     loss: float | None = None
+    gain: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Entry of a report, ready for JSON."""
         loss = self.loss if self.loss is not None and np.isfinite(self.loss) else None
         values = {name: round(value, 4) for name, value in self.terms._asdict().items()}
-        return {"name": self.name, "score": round(self.terms.score, 3), **values, "failure": self.failure, "loss": loss}
+        entry = {"name": self.name, "score": round(self.terms.score, 3), **values, "failure": self.failure}
+        return entry | {"loss": loss, "gain": None if self.gain is None else round(self.gain, 2)}
 
 
 @functools.cache
@@ -87,6 +93,8 @@ def _deconvolver():
 
 def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
     """Latent image (H, W) of a gray image (h, w) with each of the kernels (s, s), by `deconvolve_gray`."""
+    if runs_on_host():
+        return map_threads(partial(deconvolve_gray, np.asarray(image, np.float32)), kernels)
     size = even_batch(len(kernels), BATCH, 1)
     y, stack = jnp.asarray(image), np.stack(kernels)
     latents: list[NDArray[np.float32]] = []
@@ -99,10 +107,10 @@ def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np
 
 def whiteness(residual: NDArray) -> float:
     """Log of the sum of the squared normalized autocorrelation at lags up to 16 pixels, except zero."""
-    fast = [scipy.fft.next_fast_len(n + _LAGS, real=True) for n in residual.shape]
+    fast = [scipy.fft.next_fast_len(n + LAGS, real=True) for n in residual.shape]
     spectrum = np.abs(scipy.fft.rfft2(residual - residual.mean(), fast)) ** 2
     correlation = scipy.fft.irfft2(spectrum, fast)
-    near = np.roll(correlation, (_LAGS, _LAGS), (0, 1))[: 2 * _LAGS + 1, : 2 * _LAGS + 1]
+    near = np.roll(correlation, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
     near = near / max(correlation[0, 0], 1e-30)
     return float(np.log(max(np.sum(near**2) - 1, 0) + 1e-3))
 
@@ -132,7 +140,8 @@ def add_disagreement(terms: Sequence[ScoreTerms], kernels: Sequence[NDArray]) ->
     """Terms with their `disagreement`: minus the mean similarity to the other kernels."""
     if len(terms) < 2:
         return list(terms)
-    similarity = pairwise_similarity(kernels)
+    side = max(max(kernel.shape) for kernel in kernels)
+    similarity = pairwise_similarity([place_kernel(kernel, side) for kernel in kernels])
     mean = (similarity.sum(1) - similarity.diagonal()) / (len(terms) - 1)
     return [t._replace(disagreement=-float(m)) for t, m in zip(terms, mean)]
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from jbid.deconvolution.sparse import CONTRAST, deconvolve_gray
-from jbid.ops.conv import blur
+from jbid.ops.conv import fit_operators
 from jbid.ops.kernels import prune_kernel
+from jbid.ops.namespace import AnyArray, conjugate_gradients, namespace
 from jbid.ops.noise import estimate_noise
+from jbid.runtime.compile import jit
+from jbid.runtime.parallel import map_threads, runs_on_host
 
 # weight of ||k||^2 per unit of the noise's variance beyond that of 8 bits, for images of standard deviation `CONTRAST`
 _NOISE_RIDGE = 2e6
@@ -27,16 +34,17 @@ class Refinement(NamedTuple):
         fit: least-squares fit that the kernel was pruned from.
     """
 
-    kernel: Float[Array, "s s"]
-    image: Float[Array, "H W"]
-    fit: Float[Array, "s s"]
+    kernel: Float[AnyArray, "s s"]
+    image: Float[AnyArray, "H W"]
+    fit: Float[AnyArray, "s s"]
 
 
 def refine_kernel(
-    image: Float[Array, "h w"],
-    kernel: Float[Array, "s s"],
-    size: Int[Array, ""],
+    image: Float[AnyArray, "h w"],
+    kernel: Float[AnyArray, "s s"],
+    size: int | np.integer | Int[AnyArray, ""],
     *,
+    latent: Float[AnyArray, "H W"] | None = None,
     edge: float = 6e-3,
     ridge: float = 1e-3,
 ) -> Refinement:
@@ -50,28 +58,55 @@ def refine_kernel(
         image: gray observed image (h, w).
         kernel: to refine.
         size: side of the support.
+        latent: deconvolved with the kernel; None: by `deconvolve_gray`.
         edge: threshold in squared gray levels of an image of standard deviation `CONTRAST`.
         ridge: weight of ||k||^2.
     """
-    scale = CONTRAST / jnp.maximum(jnp.std(image), 1e-3)
+    xp = namespace(image)
+    scale = CONTRAST / xp.maximum(image.std(), 1e-3)
 
     def gradient(v):
-        return jnp.stack([jnp.diff(v, axis=1)[:-1], jnp.diff(v, axis=0)[:, :-1]], -1) * scale
+        return xp.stack([xp.diff(v, axis=1)[:-1], xp.diff(v, axis=0)[:, :-1]], -1) * scale
 
-    x = deconvolve_gray(image, kernel)
+    x = deconvolve_gray(image, kernel) if latent is None else latent
     g = gradient(x)
-    g = jnp.where(jnp.sum(g * g, -1, keepdims=True) > edge, g, 0)
-
-    def predict(k):
-        return blur(g, k)
-
-    adjoint = jax.linear_transpose(predict, kernel)
+    g = xp.where(xp.sum(g * g, -1, keepdims=True) > edge, g, 0)
+    predict, adjoint = fit_operators(g, kernel.shape)
     # a rough kernel would fit the noise in the gradients of the image
     noise = (scale * estimate_noise(image[..., None])) ** 2 - _LITTLE_NOISE**2
-    damping = ridge * jnp.sum(g * g) + _NOISE_RIDGE * jnp.maximum(noise, 0)
-    target = adjoint(gradient(image))[0]
-    fit = jax.scipy.sparse.linalg.cg(
-        lambda k: adjoint(predict(k))[0] + damping * k, target, x0=kernel, tol=0.0, maxiter=15
-    )[0]
+    damping = ridge * xp.sum(g * g) + _NOISE_RIDGE * xp.maximum(noise, 0)
+    fit = conjugate_gradients(
+        lambda k: adjoint(predict(k)) + damping * k, adjoint(gradient(image)), kernel, iterations=15
+    )
     kernel = prune_kernel(fit, size)
     return Refinement(kernel, deconvolve_gray(image, kernel, x), fit)
+
+
+@functools.cache
+def _refiner():
+    return jit(jax.vmap(refine_kernel, (None, 0, 0)))
+
+
+def refine_kernels(
+    image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]], supports: Sequence[int], rounds: int = 1
+) -> list[list[Refinement]]:
+    """Kernels (s, s), not all of one size, each refined on a gray image (h, w): the results of `rounds` steps."""
+
+    def refine(kernel, side):
+        steps = [refine_kernel(image, kernel, side)]
+        for _ in range(rounds - 1):
+            steps.append(refine_kernel(image, steps[-1].kernel, side, latent=steps[-1].image))
+        return steps
+
+    if runs_on_host():
+        return map_threads(refine, kernels, supports)
+    side = max(kernel.shape[0] for kernel in kernels)
+    y, sides = jnp.asarray(image), jnp.asarray(supports)
+    stack = jnp.asarray(np.stack([np.pad(kernel, (side - kernel.shape[0]) // 2) for kernel in kernels]))
+    steps: list[list[Refinement]] = [[] for _ in kernels]
+    for _ in range(rounds):
+        refined = _refiner()(y, stack, sides)
+        stack = refined.kernel
+        for i, own in enumerate(steps):
+            own.append(Refinement(*(np.asarray(part[i]) for part in refined)))
+    return steps

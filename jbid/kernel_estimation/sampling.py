@@ -1,38 +1,45 @@
-"""Large blurs: many estimates of the whole image at a reduced scale, the best of them at the full one."""
+"""Many estimates of a kernel at a reduced scale, where they cost little; the best of them at the full one."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
-from jbid.deconvolution.sparse import CONTRAST
-from jbid.deconvolution.splitting import deconvolve_splitting
-from jbid.kernel_estimation.edges import SHORT, EdgeOptions, estimate_edge_kernel
-from jbid.kernel_estimation.ranking import gradient_norm, whiteness
-from jbid.ops.kernels import place_kernel, prune_kernel, support
+from jbid.kernel_estimation.edges import (
+    LONG,
+    RATIO,
+    SHORT,
+    EdgeOptions,
+    Schedule,
+    estimate_edge_kernels,
+    sample_edge_kernels,
+)
+from jbid.kernel_estimation.gain import GainPredictor
+from jbid.kernel_estimation.ranking import latent_images
+from jbid.ops.kernels import prune_kernel
+from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
-from jbid.runtime.compile import jit
-from jbid.runtime.environment import core_count
+from jbid.runtime.parallel import map_threads
 
-# supports, up to half the image
+# supports that are searched in a patch of the full scale, up to a quarter of it
+SIZES = (13, 19, 31, 51, 79)
+# ... and in the whole image at a reduced scale, up to half of it
 LARGE_SIZES = (79, 121, 181, 271)
 # (weight, ridge) of `EdgeOptions` for each of them
+SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
 LARGE_SETTINGS = ((4e-3, 20.0), (1e-2, 5.0), (1.5e-2, 20.0), (4e-2, 20.0))
-SMALLEST_SIDE = 384  # pixels; the search for smaller supports serves smaller images
-LARGE_PIXELS = 180_000  # of the reduced image, at most
-TAKEN = 2  # sizes that are continued at the full scale
-
-T = TypeVar("T")
-U = TypeVar("U")
+SMALLEST_SIDE = 384  # pixels; smaller images have no larger supports than those of the patch
+LARGE_PIXELS = 180_000  # of the reduced whole image, at most
+PAUSE = 2  # scale at which the estimates of the patch are judged, half the full one
+CONTINUED = 4  # estimates of the patch that are continued to the full scale
+CONTINUED_LARGE = 2  # ... and of the whole image, of different sizes, because those of one often share their errors
+# standard deviations of the noise, and of the smoothing in pixels before the search for edges
+SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
 
 
 class Sample(NamedTuple):
@@ -40,7 +47,7 @@ class Sample(NamedTuple):
 
     Attributes:
         name: for reports.
-        kernel: square.
+        kernel: square of odd side.
         size: side of its support, at most.
     """
 
@@ -49,42 +56,43 @@ class Sample(NamedTuple):
     size: int
 
 
-def quick_score(image: NDArray[np.float32], kernel: NDArray[np.float32]) -> float:
-    """No-reference score of a kernel for a gray image (h, w); lower is better.
+class _Paused(NamedTuple):
+    """An estimate at a reduced scale.
 
-    log(q / rms) + 0.1 w, with q the 70 % quantile of |grad x|, rms its root mean square and w the `whiteness` of the
-    residual, x by `deconvolve_splitting`: ringing fills areas that should be flat, and the residual of a wrong kernel
-    has structure. The quantile was chosen on simulated blurs (docs/development-notes.md).
+    Attributes:
+        name: for reports.
+        kernel: at that scale.
+        option: (size, weight, ridge) at the full scale.
+        scale: `RATIO`^scale is the scale of the image.
+        schedule: effort of the finer scales.
+        rank: by `jbid.kernel_estimation.gain`, the larger the better.
     """
-    image = image * np.float32(CONTRAST / max(float(image.std()), 1e-3))
-    side = max(3, *(part.stop - part.start for part in support(kernel))) | 1
-    x, residual = deconvolve_splitting(image, place_kernel(kernel, side))
-    gradient = gradient_norm(x)
-    rms = np.sqrt(np.mean(gradient**2)) + 1e-9
-    return float(np.log(np.quantile(gradient, 0.7) / rms + 1e-9)) + 0.1 * whiteness(residual)
+
+    name: str
+    kernel: NDArray[np.float32]
+    option: tuple[int, float, float]
+    scale: int
+    schedule: Schedule
+    rank: float
 
 
-@functools.lru_cache(maxsize=16)
-def _batched(side: int):
-    return jit(jax.vmap(partial(estimate_edge_kernel, side=side, schedule=SHORT), (None, 0)))
+def smooth_noise(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Image for the search for edges, which needs smooth ones; the refinement restores what this costs the kernel."""
+    width = np.interp(float(estimate_noise(image[..., None])), *SMOOTHING)
+    return scipy.ndimage.gaussian_filter(image, width)
 
 
-def _on_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """[function(item) for item in items] on all cores; NumPy and SciPy work outside of Python's lock."""
-    with ThreadPoolExecutor(core_count()) as threads:
-        return list(threads.map(function, items))
-
-
-def _estimate(image: NDArray[np.float32], options: Sequence[EdgeOptions]) -> list[NDArray[np.float32]]:
-    """Estimates with all options: on CPU on the host, where nothing is compiled; on an accelerator all at once."""
-    if jax.default_backend() == "cpu":
-        return _on_threads(lambda o: estimate_edge_kernel(image, o, side=int(o.size), schedule=SHORT), options)
-    columns = EdgeOptions(*(jnp.asarray(column) for column in zip(*options)))
-    return list(np.asarray(_batched(max(int(o.size) for o in options))(jnp.asarray(image), columns)))
+def patch_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
+    """Supports to search in a patch (h, w), for an unknown size or one that is given."""
+    largest = max(9, min(shape) // 4)
+    if size is None:
+        return [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
+    # slightly more than the blur needs, because a tight frame is worse; and much less, because a far larger one is too
+    return [*(s for s in SIZES if s <= size // 2), min(size + 8, max(largest | 1, size))]
 
 
 def large_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
-    """Supports to search for an image (h, w): `LARGE_SIZES` up to half of it, or a little more than a given size."""
+    """Supports to search in a whole image (h, w): `LARGE_SIZES` up to half of it, or a little above a given size."""
     if min(shape) < SMALLEST_SIDE:
         return []
     if size is None:
@@ -92,40 +100,87 @@ def large_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
     return [size * 5 // 4 | 1] if LARGE_SIZES[0] <= size <= min(shape) // 2 else []
 
 
-def draw_large_kernels(image: NDArray[np.float32], sizes: Sequence[int], smoothed: NDArray[np.float32]) -> list[Sample]:
-    """Estimates of large kernels of a whole gray image, coarse to fine.
+def _judge(image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]]) -> list[float]:
+    """Rank of each kernel for a gray image, both at one scale."""
+    return [found.rank for found in GainPredictor(image).assess(latent_images(image, kernels), kernels)]
 
-    Samples of all `sizes` and `LARGE_SETTINGS` are drawn at a scale of at most `LARGE_PIXELS`, where they cost little
-    and fail less often than at the full one, and judged there by `quick_score`. Of the best sample of each size, the
-    `TAKEN` best-scoring ones are enlarged, and also continued over the finer scales.
 
-    Args:
-        image: (h, w) in [0, 1].
-        sizes: odd supports in pixels.
-        smoothed: the image, smooth enough for the search for edges.
-    """
+def _draw_in_patch(
+    image: NDArray[np.float32], sizes: Sequence[int], settings: Sequence[tuple[float, float]]
+) -> list[_Paused]:
+    options = [(size, *setting) for size in sizes for setting in settings]
+    kernels = sample_edge_kernels(smooth_noise(image), options, LONG, last=PAUSE)
+    shape = (round(image.shape[0] * RATIO**PAUSE), round(image.shape[1] * RATIO**PAUSE))
+    ranks = _judge(resize(image, shape).astype(np.float32), kernels)
+    return [
+        _Paused(f"size {size}, weight {weight:g}, ridge {ridge:g}", kernel, (size, weight, ridge), PAUSE, LONG, rank)
+        for (size, weight, ridge), kernel, rank in zip(options, kernels, ranks)
+    ]
+
+
+def _draw_in_whole(image: NDArray[np.float32], sizes: Sequence[int]) -> list[_Paused]:
     halvings = max(0, math.ceil(math.log(image.size / LARGE_PIXELS, 4)))
     shape = (image.shape[0] >> halvings, image.shape[1] >> halvings)
-    judged, reduced = (resize(x, shape).astype(np.float32) if halvings else x for x in (image, smoothed))
-    options = [EdgeOptions((s >> halvings) | 1, *setting) for s in sizes for setting in LARGE_SETTINGS]
-    kernels = _estimate(reduced, options)
-    scores = _on_threads(lambda kernel: quick_score(judged, kernel), kernels)
-    # the best of each size, because those of one size often share their errors
-    best: dict[int, int] = {}
-    for i in np.argsort(scores):
-        best.setdefault(int(options[i].size), int(i))
-    taken = list(best.values())[:TAKEN]
+    judged, reduced = (resize(x, shape).astype(np.float32) if halvings else x for x in (image, smooth_noise(image)))
+    options = [((size >> halvings) | 1, *setting) for size in sizes for setting in LARGE_SETTINGS]
+    kernels = sample_edge_kernels(reduced, options, SHORT)
+    paused = []
+    for (reduced_size, weight, ridge), kernel, rank in zip(options, kernels, _judge(judged, kernels)):
+        size = (reduced_size << halvings) | 1
+        name = f"whole image, size {size}, weight {weight:g}, ridge {ridge:g}"
+        paused.append(_Paused(name, kernel, (size, weight, ridge), 2 * halvings, SHORT, rank))
+    return paused
 
-    def finish(job: tuple[int, bool]) -> Sample:
-        i, is_continued = job
-        o, side = options[i], (int(options[i].size) << halvings) | 1
-        name = f"whole image, size {side}, weight {o.weight:g}, ridge {o.ridge:g}"
-        if not is_continued:
-            larger = enlarge(kernels[i], side, float(1 << halvings)) if halvings else kernels[i]
-            return Sample(name, prune_kernel(larger), side)
-        kernel = estimate_edge_kernel(
-            smoothed, o._replace(size=side), side=side, schedule=SHORT, initial=kernels[i], levels=2 * halvings
+
+def _continue(smoothed: NDArray[np.float32], paused: _Paused) -> list[Sample]:
+    """Estimates at the full scale, of the image that the last scales see."""
+    size = paused.option[0]
+    options = EdgeOptions(*(np.asarray([value], np.float32) for value in paused.option))
+    kernel = paused.kernel
+    if paused.scale:
+        (kernel,) = estimate_edge_kernels(
+            smoothed,
+            options,
+            side=size,
+            schedule=paused.schedule,
+            initial=kernel[None],
+            first=paused.scale - 1,
         )
-        return Sample(f"{name}, continued", kernel, side)
+    # what the centering moved out of the square is lost
+    samples = [Sample(paused.name, kernel / kernel.sum(), size)]
+    if paused.scale and paused.schedule is SHORT:
+        # the finer scales spoil some large kernels
+        larger = prune_kernel(enlarge(paused.kernel, size, RATIO**-paused.scale))
+        samples.append(Sample(f"{paused.name}, enlarged", larger, size))
+    return samples
 
-    return _on_threads(finish, [(i, again) for i in taken for again in ((False, True) if halvings else (False,))])
+
+def draw_kernels(
+    image: NDArray[np.float32],
+    size: int | None = None,
+    *,
+    whole: NDArray[np.float32] | None = None,
+    settings: Sequence[tuple[float, float]] = SETTINGS,
+) -> list[Sample]:
+    """Estimates of the kernel of a gray image, coarse to fine.
+
+    Estimates of all sizes and settings are drawn at a reduced scale and ranked there: small supports in the image
+    itself at half its scale, large ones in the whole image at a scale of at most `LARGE_PIXELS`, where they fail less
+    often than at the full one. The best ones of both are continued over the finer scales.
+
+    Args:
+        image: (h, w) in [0, 1], or a patch of it.
+        size: largest side of the kernel; None: unknown.
+        whole: the whole image, in which large kernels are searched; None: they are not.
+        settings: pairs of weight and ridge for the small supports.
+    """
+    paused = _draw_in_patch(image, patch_sizes(image.shape, size), settings)
+    best = sorted(paused, key=lambda p: -p.rank)[:CONTINUED]
+    larger = large_sizes(whole.shape, size) if whole is not None else []
+    if whole is not None and larger:
+        of_size: dict[int, _Paused] = {}
+        for sample in sorted(_draw_in_whole(whole, larger), key=lambda p: -p.rank):
+            of_size.setdefault(sample.option[0], sample)
+        best += list(of_size.values())[:CONTINUED_LARGE]
+    smoothed = smooth_noise(image)
+    return [sample for samples in map_threads(lambda p: _continue(smoothed, p), best) for sample in samples]

@@ -5,6 +5,7 @@ Functions on JAX arrays are pure and can be compiled; those on NumPy arrays run 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 import scipy.signal
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from jbid.ops.namespace import AnyArray, is_host, namespace
@@ -61,9 +62,10 @@ def trim_zeros(kernel: NDArray) -> NDArray:
     return kernel[tuple(parts)]
 
 
-def normalize_kernel(kernel: Float[Array, "kh kw"], threshold: float = 0.0) -> Float[Array, "kh kw"]:
+def normalize_kernel(kernel: Float[AnyArray, "kh kw"], threshold: float = 0.0) -> Float[AnyArray, "kh kw"]:
     """Kernel with sum one, without negative values and those below `threshold` times the maximum."""
-    kernel = jnp.where(kernel >= threshold * kernel.max(), jnp.maximum(kernel, 0), 0)
+    xp = namespace(kernel)
+    kernel = xp.where(kernel >= threshold * kernel.max(), xp.maximum(kernel, 0), 0)
     return kernel / kernel.sum()
 
 
@@ -71,6 +73,23 @@ def delta_kernel(shape: Sequence[int], xp: Any = jnp) -> Float[AnyArray, "kh kw"
     """Kernel that does not blur: one at the center; an array of `xp`, `jax.numpy` or `numpy`."""
     rows, columns = (xp.arange(n) == (n - 1) // 2 for n in shape)
     return (rows[:, None] & columns).astype(float)
+
+
+def gaussian_kernel(sigma: float) -> NDArray[np.float32]:
+    """Gaussian of standard deviation `sigma` pixels in a square that holds three of them on each side; sum one."""
+    reach = math.ceil(3 * sigma)
+    profile = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
+    kernel = np.outer(profile, profile)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def disc_kernel(radius: float) -> NDArray[np.float32]:
+    """Uniform disc of a radius in pixels, the blur of a lens out of focus, in the square that holds it; sum one."""
+    side, parts = 2 * math.ceil(radius) + 1, 8
+    position = (np.arange(side * parts) + 0.5) / parts - side / 2
+    is_inside = position[:, None] ** 2 + position**2 <= radius**2
+    kernel = is_inside.reshape(side, parts, side, parts).mean((1, 3))
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def shift_kernel(

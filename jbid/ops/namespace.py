@@ -6,17 +6,21 @@ A function on NumPy arrays runs on the host at once; the same function on JAX ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 # what comes out is of the kind that went in, which types of these functions cannot say
 if TYPE_CHECKING:
     AnyArray = Any
+    Scalar = Any
 else:
     AnyArray = jax.Array | np.ndarray
+    Scalar = float | np.floating | AnyArray
 Carry = TypeVar("Carry")
 
 
@@ -30,6 +34,11 @@ def namespace(x: AnyArray) -> Any:
     return np if is_host(x) else jnp
 
 
+def fft(x: AnyArray) -> ModuleType:
+    """Module with the Fourier transforms of such arrays; SciPy's are faster than NumPy's and keep single precision."""
+    return scipy.fft if is_host(x) else jnp.fft
+
+
 def repeat(steps: int, step: Callable[[Any, Carry], Carry], carry: Carry, *, on_host: bool) -> Carry:
     """carry = step(i, carry) for i < steps: a Python loop on the host, a compiled one otherwise."""
     if not on_host:
@@ -37,3 +46,26 @@ def repeat(steps: int, step: Callable[[Any, Carry], Carry], carry: Carry, *, on_
     for i in range(steps):
         carry = step(i, carry)
     return carry
+
+
+def conjugate_gradients(
+    normal: Callable[[AnyArray], AnyArray], target: AnyArray, x: AnyArray, iterations: int
+) -> AnyArray:
+    """x after `iterations` of conjugate gradients on A x = target, with A v = normal(v) symmetric and positive."""
+
+    def step(_, carry):
+        x, residual, direction, power = carry
+        image = normal(direction)
+        # at the solution all of these are zero
+        length = power / (dot(direction, image) + tiny)
+        x, residual = x + length * direction, residual - length * image
+        new = dot(residual, residual)
+        return x, residual, residual + (new / (power + tiny)) * direction, new
+
+    xp, tiny = namespace(target), np.finfo(np.float32).tiny
+
+    def dot(a, b):
+        return xp.vdot(a, b)
+
+    residual = target - normal(x)
+    return repeat(iterations, step, (x, residual, residual, dot(residual, residual)), on_host=is_host(target))[0]

@@ -7,50 +7,63 @@ from collections.abc import Callable
 import dm_pix
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
 from jaxtyping import Array, Bool, Float
+
+from jbid.ops.namespace import AnyArray, is_host, namespace
 
 # high-pass filter of the Daubechies-2 wavelet
 _HIGH = (-0.48296291314469025, 0.8365163037378079, -0.22414386804185735, -0.12940952255092145)
 
 
-def estimate_noise(image: Float[Array, "h w c"]) -> Float[Array, ""]:
+def estimate_noise(image: Float[AnyArray, "h w c"]) -> Float[AnyArray, ""]:
     """Standard deviation of white Gaussian noise, in the image's units, averaged over the channels.
 
     sigma = median |HH| / 0.6745 over the nonzero finest diagonal wavelet coefficients HH (Donoho and Johnstone 1994,
     as `skimage.restoration.estimate_sigma`). A blurred image has little detail of its own at that scale, so the
     estimate is accurate for it. 0 for an image without detail or with sides under 8 pixels.
     """
+    xp = namespace(image)
 
     def high_pass(x, axis):
-        x = jnp.moveaxis(x, axis, 0)
+        x = xp.moveaxis(x, axis, 0)
         n = (x.shape[0] - 4) // 2 * 2 + 1
-        return jnp.moveaxis(sum(f * x[i : i + n : 2] for i, f in enumerate(_HIGH)), 0, axis)
+        return xp.moveaxis(sum(f * x[i : i + n : 2] for i, f in enumerate(_HIGH)), 0, axis)
 
     if image.shape[0] < 8 or image.shape[1] < 8:
-        return jnp.zeros(())
-    detail = jnp.abs(high_pass(high_pass(image, 0), 1))
+        return xp.zeros((), image.dtype)
+    detail = abs(high_pass(high_pass(image, 0), 1))
+    if is_host(image):
+        found = [values[values > 0] for values in detail.reshape(-1, image.shape[-1]).T]
+        medians = [float(np.median(values)) if len(values) else 0.0 for values in found]
+        return np.asarray(np.mean(medians) / 0.6745, image.dtype)
     median = jnp.nanmedian(jnp.where(detail > 0, detail, jnp.nan), axis=(0, 1))
     return jnp.nan_to_num(median).mean() / 0.6745
 
 
-def _median3(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def _median3(x: Float[AnyArray, "h w c"]) -> Float[AnyArray, "h w c"]:
+    if is_host(x):
+        return scipy.ndimage.median_filter(x, (3, 3, 1), mode="nearest")
     padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
     h, w = x.shape[:2]
     return jnp.median(jnp.stack([padded[i : i + h, j : j + w] for i in range(3) for j in range(3)]), 0)
 
 
-def detect_impulses(image: Float[Array, "h w c"]) -> Bool[Array, "h w 1"]:
+def detect_impulses(image: Float[AnyArray, "h w c"]) -> Bool[AnyArray, "h w 1"]:
     """Pixels with impulse noise: black or white and unlike their neighbors, which a blurred image cannot have.
 
     Within 0.02 of 0 or 1, and more than 0.15 from the 3x3 median, in the mean of the channels.
     """
     x = image.mean(-1, keepdims=True)
-    return ((x < 0.02) | (x > 0.98)) & (jnp.abs(x - _median3(x)) > 0.15)
+    return ((x < 0.02) | (x > 0.98)) & (abs(x - _median3(x)) > 0.15)
 
 
-def remove_impulses(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def remove_impulses(image: Float[AnyArray, "h w c"]) -> Float[AnyArray, "h w c"]:
     """Image whose pixels with impulse noise (`detect_impulses`) are replaced by their 3x3 median."""
-    return jnp.where(detect_impulses(image), _median3(image), image)
+    is_hit = detect_impulses(image)
+    # without any, which is usual, the median of all channels is spared
+    return image if is_host(image) and not is_hit.any() else namespace(image).where(is_hit, _median3(image), image)
 
 
 def gaussian_noise(key: Array, image: Float[Array, "h w c"], sigma: float) -> Float[Array, "h w c"]:

@@ -1,39 +1,31 @@
 """Operators of the periodic image: differences, spectra, surroundings, changes of scale.
 
-All of them take arrays of NumPy or JAX and return the same kind. On NumPy arrays they run on the host at once, on JAX
-arrays they can be compiled and batched: a coarse-to-fine search has many sizes, each of which costs the compiler
-seconds, so on CPU the host is faster (docs/development-notes.md).
+All of them take arrays of NumPy or JAX and return the same kind; axes before the last two number images side by side.
+On NumPy arrays they run on the host at once, on JAX arrays they can be compiled and batched: a coarse-to-fine search
+has many sizes, each of which costs the compiler seconds, so on CPU the host is faster (docs/development-notes.md).
 """
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
 from jaxtyping import Complex, Float
 
-from jbid.ops.namespace import AnyArray, is_host, namespace
+from jbid.ops.namespace import AnyArray, fft, is_host, namespace
 
-Image = Float[AnyArray, "H W"]
-Spectrum = Complex[AnyArray, "H W_"]
-
-
-def _fft(x: AnyArray) -> ModuleType:
-    # SciPy's transform of both axes at once is twice as fast as NumPy's
-    return scipy.fft if is_host(x) else jnp.fft
+Image = Float[AnyArray, "*n H W"]
+Spectrum = Complex[AnyArray, "*n H W_"]
 
 
 def rfft2(x: Image) -> Spectrum:
     """Spectrum of a real image."""
-    return _fft(x).rfft2(x)
+    return fft(x).rfft2(x)
 
 
 def irfft2(spectrum: Spectrum, shape: tuple[int, ...]) -> Image:
     """Real image of `shape` with this spectrum."""
-    return _fft(spectrum).irfft2(spectrum, shape)
+    return fft(spectrum).irfft2(spectrum, shape)
 
 
 # pairs of arrays, because stacking them doubles the time on CPU
@@ -41,12 +33,12 @@ def forward_differences(x: Image) -> tuple[Image, Image]:
     """Differences to the next pixel across and down."""
     if is_host(x):
         across, down = np.empty_like(x), np.empty_like(x)
-        np.subtract(x[:, 1:], x[:, :-1], out=across[:, :-1])
-        np.subtract(x[:, 0], x[:, -1], out=across[:, -1])
-        np.subtract(x[1:], x[:-1], out=down[:-1])
-        np.subtract(x[0], x[-1], out=down[-1])
+        np.subtract(x[..., 1:], x[..., :-1], out=across[..., :-1])
+        np.subtract(x[..., 0], x[..., -1], out=across[..., -1])
+        np.subtract(x[..., 1:, :], x[..., :-1, :], out=down[..., :-1, :])
+        np.subtract(x[..., 0, :], x[..., -1, :], out=down[..., -1, :])
         return across, down
-    return jnp.roll(x, -1, 1) - x, jnp.roll(x, -1, 0) - x
+    return jnp.roll(x, -1, -1) - x, jnp.roll(x, -1, -2) - x
 
 
 def adjoint_differences(across: Image, down: Image) -> Image:
@@ -54,26 +46,34 @@ def adjoint_differences(across: Image, down: Image) -> Image:
     if is_host(across):
         out = -across
         out -= down
-        out[:, 1:] += across[:, :-1]
-        out[:, 0] += across[:, -1]
-        out[1:] += down[:-1]
-        out[0] += down[-1]
+        out[..., 1:] += across[..., :-1]
+        out[..., 0] += across[..., -1]
+        out[..., 1:, :] += down[..., :-1, :]
+        out[..., 0, :] += down[..., -1, :]
         return out
-    return jnp.roll(across, 1, 1) - across + jnp.roll(down, 1, 0) - down
+    return jnp.roll(across, 1, -1) - across + jnp.roll(down, 1, -2) - down
 
 
 def laplacian_spectrum(x: Image) -> Float[AnyArray, "H W_"]:
     """|spectrum of the differences|^2, summed over both directions, for images like `x`."""
-    xp, (h, w) = namespace(x), x.shape
+    xp, (h, w) = namespace(x), x.shape[-2:]
     rows, columns = (2 - 2 * xp.cos(2 * xp.pi * xp.arange(n) / m) for n, m in ((h, h), (w // 2 + 1, w)))
     return (rows[:, None] + columns).astype(x.dtype)
 
 
-def transfer_function(kernel: Float[AnyArray, "s s"], shape: tuple[int, ...]) -> Spectrum:
+def transfer_function(kernel: Float[AnyArray, "*n s s"], shape: tuple[int, ...]) -> Spectrum:
     """Spectrum of the periodic convolution with a kernel whose center is the origin."""
-    xp, s = namespace(kernel), kernel.shape[0]
-    padded = xp.pad(kernel, ((0, shape[0] - s), (0, shape[1] - s)))
-    return rfft2(xp.roll(padded, (-(s // 2), -(s // 2)), (0, 1)))
+    xp, s = namespace(kernel), kernel.shape[-1]
+    padding = [(0, 0)] * (kernel.ndim - 2) + [(0, shape[0] - s), (0, shape[1] - s)]
+    return rfft2(xp.roll(xp.pad(kernel, padding), (-(s // 2), -(s // 2)), (-2, -1)))
+
+
+def divide(spectrum: Spectrum, divisor: Float[AnyArray, "*n H W_"]) -> Spectrum:
+    """A spectrum divided by real numbers."""
+    if not is_host(spectrum) or spectrum.dtype != np.complex64:
+        return spectrum / divisor
+    # NumPy would make the divisor complex
+    return (spectrum.view(np.float32) / np.repeat(divisor, 2, -1)).view(np.complex64)
 
 
 def extend_periodically(image: Float[AnyArray, "h w"], shape: tuple[int, int]) -> Image:
@@ -94,9 +94,9 @@ def put_inside(inner: Float[AnyArray, "h w"], outer: Image) -> Image:
     h, w = inner.shape
     if is_host(outer):
         out = outer.copy()
-        out[:h, :w] = inner
+        out[..., :h, :w] = inner
         return out
-    return outer.at[:h, :w].set(inner)
+    return outer.at[..., :h, :w].set(inner)
 
 
 def _resampling(old: int, new: int, scale: float) -> np.ndarray:
@@ -116,12 +116,13 @@ def resize(image: Float[AnyArray, "h w"], shape: tuple[int, int]) -> Float[AnyAr
     return rows @ image @ columns.T
 
 
-def enlarge(kernel: Float[AnyArray, "s s"], side: int, scale: float) -> Float[AnyArray, "side side"]:
+def enlarge(kernel: Float[AnyArray, "*n s s"], side: int, scale: float) -> Float[AnyArray, "*n side side"]:
     """Kernel `scale` times as large, in a square of `side` about the same middle; zero beyond."""
     if not is_host(kernel):
         # the center of the old square stays at the center of the new one
         scales = jnp.full(2, scale)
-        shift = side / 2 - scales * kernel.shape[0] / 2
-        return jax.image.scale_and_translate(kernel, (side, side), (0, 1), scales, shift, "linear", antialias=False)
-    factor = _resampling(kernel.shape[0], side, scale)
+        shift = side / 2 - scales * kernel.shape[-1] / 2
+        shape, axes = (*kernel.shape[:-2], side, side), (kernel.ndim - 2, kernel.ndim - 1)
+        return jax.image.scale_and_translate(kernel, shape, axes, scales, shift, "linear", antialias=False)
+    factor = _resampling(kernel.shape[-1], side, scale)
     return factor @ kernel @ factor.T

@@ -42,6 +42,7 @@ class Config(NamedTuple):
             early. Otherwise the network's own image is the answer.
         remove_impulses: pixels with impulse noise are replaced before the method sees them.
         linear: the image is sRGB and is restored in linear light.
+        min_confidence: probability of a gain below which the answer is the image itself; 0: always deblurred.
         options: keywords of the method's builder, complete except for kernel_size and out_channels.
     """
 
@@ -58,6 +59,7 @@ class Config(NamedTuple):
     deconvolve: bool | Literal["auto"] = "auto"
     remove_impulses: bool = True
     linear: bool = False
+    min_confidence: float = 0.5
     options: dict[str, Any] = {}
 
     @property
@@ -243,6 +245,8 @@ def _check_numbers(config: Config) -> None:
     for name, least in least_values:
         if getattr(config, name) < least:
             raise ValueError(f"`{name}` must be at least {least}, got {getattr(config, name)}")
+    if not 0 <= config.min_confidence <= 1:
+        raise ValueError(f"`min_confidence` must be 0 to 1, got {config.min_confidence}")
     n_inits = len(init_names(config.init))
     if config.n_seeds < n_inits:
         raise ValueError(f"`n_seeds` must be at least {n_inits}, one for each of `init` = {config.init}")

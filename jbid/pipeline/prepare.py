@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jbid.io.images import read_kernel
 from jbid.io.weights import weights_folder
 from jbid.kernel_estimation.learned import learned_kernel
-from jbid.kernel_estimation.patch import Region, most_informative_region
+from jbid.kernel_estimation.patch import Region, find_content, most_informative_region
 from jbid.kernel_estimation.search import SECOND_SETTINGS, KernelEstimate, clean_image, round_up_size, search_kernel
 from jbid.ops.color import luma, srgb_to_linear
 from jbid.ops.kernels import place_kernel, support
@@ -49,6 +49,7 @@ class PreparedImage(NamedTuple):
         estimate: the edge-based kernel estimate, if one was needed.
         warnings: one line each.
         seconds: time of the preparation.
+        frame: the image with the bars around it that no camera saw, and the place of the image in it; None: no bars.
     """
 
     image: NDArray[np.float32]
@@ -61,6 +62,7 @@ class PreparedImage(NamedTuple):
     estimate: KernelEstimate | None
     warnings: tuple[str, ...]
     seconds: float
+    frame: tuple[NDArray[np.float32], Region] | None = None
 
     def kernels_of_seeds(self, n_seeds: int) -> NDArray[np.float32]:
         """Initial kernel of each seed, (n_seeds, kh, kw)."""
@@ -118,6 +120,9 @@ def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) ->
     began = time.perf_counter()
     image = np.asarray(image, np.float32)
     check_size(image.shape, config.kernel_size)
+    content = find_content(image) if config.region is None else Region(0, 0, image.shape[1], image.shape[0])
+    frame = None if content[2:] == image.shape[1::-1] else (image, content)
+    image = content.of(image)
     if config.linear:
         image = srgb_to_linear(image)
     region = _region(image, config)
@@ -145,6 +150,7 @@ def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) ->
         estimate=estimate,
         warnings=warnings,
         seconds=time.perf_counter() - began,
+        frame=frame,
     )
 
 

@@ -28,6 +28,8 @@ class Restoration(NamedTuple):
         is_complete: False if the run was cancelled.
         is_deconvolved: the image is a deconvolution with the kernel; otherwise it is the network's.
         noise: estimated standard deviation of the noise.
+        confidence: probability that a deconvolution with the best kernel is better than the blurred image; None for a
+            known kernel. Below the setting `min_confidence` the image is left as it is, and the kernel is no blur.
         chosen: name of the chosen candidate, such as "seed 3" or "known kernel".
         candidates: the best-scoring one first; empty for a known kernel.
         kernels: of the candidates; empty without a network.
@@ -52,6 +54,7 @@ class Restoration(NamedTuple):
     is_complete: bool
     is_deconvolved: bool
     noise: float
+    confidence: float | None
     chosen: str
     candidates: list[Candidate]
     kernels: list[NDArray[np.float32]]
@@ -79,6 +82,7 @@ class Restoration(NamedTuple):
             "spread_of_seeds": None if self.spread is None else float(self.spread.mean()),
             "warnings": list(self.warnings),
             "noise": round(self.noise, 5),
+            "confidence": None if self.confidence is None else round(self.confidence, 3),
             "deconvolved": self.is_deconvolved,
             "steps_done": len(self.losses),
             "stopped": [int(n) for n in self.stopped],

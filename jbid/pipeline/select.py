@@ -42,7 +42,7 @@ def rank_initial(prepared: PreparedImage) -> list[Candidate]:
         return []
     initial, image = prepared.initial_kernels[0], prepared.estimate.image
     pair = [initial.kernel, place_kernel(prepared.estimate.kernel, initial.kernel.shape)]
-    if np.array_equal(pair[0], pair[1]):
+    if np.allclose(pair[0], pair[1], atol=1e-5):
         return prepared.estimate.candidates
     names = [f"initial kernel: {initial.name}", prepared.estimate.candidates[0].name]
     return rank_candidates(image, latent_images(image, pair), pair, names)

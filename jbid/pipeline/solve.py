@@ -16,24 +16,24 @@ from jbid.deconvolution.tiled import deconvolve_tiled
 from jbid.engine.batching import run_batched
 from jbid.engine.driver import RunContext, RunResult
 from jbid.engine.wrappers import over_images
-from jbid.ops.color import linear_to_srgb, rgb_to_ycbcr, ycbcr_to_rgb
+from jbid.kernel_estimation.gain import GainPredictor
+from jbid.kernel_estimation.patch import Region
+from jbid.kernel_estimation.ranking import latent_images
+from jbid.kernel_estimation.search import clean_image
+from jbid.ops.color import linear_to_srgb, luma, rgb_to_ycbcr, ycbcr_to_rgb
+from jbid.ops.kernels import delta_kernel, pad_to_odd_square
 from jbid.ops.noise import estimate_noise
 from jbid.pipeline.config import Config, build
 from jbid.pipeline.grouping import batch_key, group_by, pad_unknown, padded_shapes
 from jbid.pipeline.prepare import PreparedImage, prepare
 from jbid.pipeline.restoration import Restoration
 from jbid.pipeline.select import Selection, rank_initial, select
-from jbid.runtime.compile import jit
 from jbid.types import Method
 
 # standard deviation of noise above which the own image of a network that stops early beats a deconvolution,
 # docs/development-notes.md
 NETWORK_NOISE = 0.06
-
-
-@functools.cache
-def _noise_estimator():
-    return jit(estimate_noise)
+USUAL_RANGE = 0.6  # of the values of an image; the weights of the deconvolution are made for this much
 
 
 @functools.lru_cache(maxsize=8)
@@ -127,7 +127,7 @@ def _restore(
 ) -> Restoration:
     """Restoration of one image from the result of the run; None: the method runs none."""
     began = time.perf_counter()
-    noise = float(_noise_estimator()(jnp.asarray(prepared.observed)))
+    noise = float(estimate_noise(prepared.observed))
     is_too_noisy = config.deconvolve == "auto" and _is_network_better(prepared, config, noise)
     is_deconvolved = result is None or (bool(config.deconvolve) and not is_too_noisy)
     if result is None:
@@ -140,8 +140,22 @@ def _restore(
         images = np.asarray(result.output.image[index])[:, :h, :w]
         selection = select(prepared, config, images, np.asarray(result.output.kernel[index]), losses, is_deconvolved)
         kernel = selection.kernels[0]
-    image = _final_image(prepared, config, kernel, None if is_deconvolved else selection.network_image, context)
+    confidence = _confidence(prepared, config, kernel)
     warnings = list(prepared.warnings)
+    chosen = selection.candidates[0].name if selection.candidates else "known kernel"
+    if confidence is not None and confidence < config.min_confidence:
+        image = np.clip(prepared.image, 0, 1)
+        image = linear_to_srgb(image) if config.linear else image
+        kernel, chosen = np.asarray(delta_kernel(kernel.shape, np), np.float32), "no blur"
+        warnings.append(
+            f"the image is left as it is: no blur was found that can be removed (confidence {confidence:.0%}). If it "
+            "is blurred, try a `region` with clear edges or a `kernel_size`; `min_confidence` = 0 always deblurs"
+        )
+    else:
+        image = _final_image(prepared, config, kernel, None if is_deconvolved else selection.network_image, context)
+    if prepared.frame is not None:
+        image = _in_frame(image, *prepared.frame)
+        warnings.append("bars of one color at the border were left out and stay as they are")
     if is_too_noisy and not is_deconvolved:
         warnings.append(
             f"the estimated noise is {noise:.2f}, so the network's own image is the answer; `deconvolve` = True "
@@ -157,7 +171,8 @@ def _restore(
         is_complete=is_complete,
         is_deconvolved=is_deconvolved,
         noise=noise,
-        chosen=selection.candidates[0].name if selection.candidates else "known kernel",
+        confidence=confidence,
+        chosen=chosen,
         candidates=selection.candidates,
         kernels=selection.kernels,
         spread=selection.spread,
@@ -166,6 +181,19 @@ def _restore(
         prepared=prepared,
         settings=config._asdict(),
     )
+
+
+def _confidence(prepared: PreparedImage, config: Config, kernel: NDArray) -> float | None:
+    """Probability that a deconvolution with the chosen kernel is better than the image; None for a known kernel."""
+    if prepared.is_kernel_known:
+        return None
+    if not config.is_optimized and prepared.estimate is not None:
+        return prepared.estimate.confidence
+    gray = clean_image(luma(prepared.observed))[..., 0]
+    square = pad_to_odd_square(kernel)
+    predictor = GainPredictor(gray)
+    (found,) = predictor.assess(latent_images(gray, [square]), [square])
+    return found.confidence
 
 
 def _is_network_better(prepared: PreparedImage, config: Config, noise: float) -> bool:
@@ -180,15 +208,32 @@ def _is_network_better(prepared: PreparedImage, config: Config, noise: float) ->
 def _failure_warnings(selection: Selection) -> list[str]:
     failure = selection.candidates[0].failure if selection.candidates else None
     if failure == "delta kernel":
-        return ["no blur detected; the image is almost unchanged"]
+        return []
     return [f"all candidates failed the checks; the best of them is the answer ({failure})"] if failure else []
+
+
+def _deconvolve(image: NDArray[np.float32], kernel: NDArray, context: RunContext) -> NDArray[np.float32]:
+    """`deconvolve_tiled`, with more contrast meanwhile for an image of little range, such as one in fog."""
+    low, high = (float(v) for v in np.quantile(image, (0.001, 0.999)))
+    if high - low >= USUAL_RANGE or high == low:
+        return deconvolve_tiled(image, kernel, on_tile=context.on_tile)
+    scale, middle = USUAL_RANGE / (high - low), (high + low) / 2
+    stretched = (0.5 + scale * (image - middle)).astype(np.float32)
+    return middle + (deconvolve_tiled(stretched, kernel, on_tile=context.on_tile) - 0.5) / scale
+
+
+def _in_frame(image: NDArray[np.float32], frame: NDArray[np.float32], content: Region) -> NDArray[np.float32]:
+    """The frame with the restored image in its place."""
+    out = frame.copy()
+    content.of(out)[:] = image
+    return out
 
 
 def _final_image(
     prepared: PreparedImage, config: Config, kernel: NDArray, network_image: NDArray | None, context: RunContext
 ) -> NDArray[np.float32]:
     if network_image is None:
-        image = deconvolve_tiled(prepared.image, kernel, on_tile=context.on_tile)
+        image = _deconvolve(prepared.image, kernel, context)
     elif config.color == "luma" and prepared.image.shape[-1] == 3:
         image = ycbcr_to_rgb(np.concatenate([network_image, rgb_to_ycbcr(prepared.image)[..., 1:]], -1))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from jbid.nets.corrector import KernelCorrector
 from jbid.pretrain.loop import State, Training
 from jbid.pretrain.pairs import Config, Pair, mean_similarity, pair_maker
 from jbid.runtime.compile import jit
-from jbid.runtime.environment import core_count
 
 POOL_VERSION = 2  # to be raised when pairs change, so that no earlier file is used
 
@@ -41,9 +39,8 @@ def align_to(kernel: NDArray, estimates: NDArray) -> NDArray[np.float32]:
 
 
 def _make_part(config: Config, pair: Pair) -> Pair:
-    with ThreadPoolExecutor(core_count()) as threads:
-        estimates = threads.map(lambda image: search_kernel(image, config.size), pair.input)
-        inputs = [align_to(k, corrector_input(e, config.size)) for k, e in zip(pair.kernel, estimates)]
+    estimates = [search_kernel(image, config.size) for image in pair.input]
+    inputs = [align_to(k, corrector_input(e, config.size)) for k, e in zip(pair.kernel, estimates)]
     return Pair(np.stack(inputs).astype(np.float16), pair.kernel.astype(np.float16))
 
 

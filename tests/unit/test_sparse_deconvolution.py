@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from skimage import data, restoration, transform
 
-from jbid.deconvolution.sparse import deconvolve_sparse
+from jbid.deconvolution.sparse import deconvolve_sparse, sparse_deconvolution
 from jbid.metrics import psnr
-from jbid.ops.conv import blur, crop_center
+from jbid.ops.conv import blur, crop_center, pad_edge
 from jbid.ops.motion import gaussian_process_kernel
 
 
@@ -54,6 +54,19 @@ def test_kernel_noise_is_removed(scene):
     noisy = kernel + 1e-4 * kernel.max() * jax.random.uniform(jax.random.key(1), kernel.shape)
     f = jax.jit(deconvolve_sparse)
     np.testing.assert_allclose(f(blurred, noisy), f(blurred, kernel), atol=0.02)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_clipped_lights_do_not_ring(array):
+    photo = transform.resize(data.astronaut(), (96, 104), anti_aliasing=True).astype(np.float32)[..., :1]
+    photo[30:34, 40:44] = photo[60:63, 70:73] = 8  # lamps
+    kernel = np.asarray(gaussian_process_kernel(jax.random.key(3), 17))
+    blurred = np.minimum(np.asarray(blur(photo, kernel)), 1)
+    sharp = np.minimum(crop_center(photo, kernel.shape), 1)
+    restored = deconvolve_sparse(array(blurred), array(kernel))
+    init = pad_edge(blurred, kernel.shape)
+    naive = np.clip(crop_center(sparse_deconvolution(blurred, kernel, init), kernel.shape), 0, 1)
+    assert psnr(restored, sharp) > psnr(naive, sharp) + 2 and psnr(restored, sharp) > psnr(blurred, sharp) + 2
 
 
 def test_delta_kernel_changes_little():
