@@ -4,7 +4,8 @@
 
 Each problem is a part of a sharp photo or a rendered page, blurred or not: camera shake, lines, discs, slight blurs, a
 sharp foreground before a soft background; then noise, contrast, clipping, 8 bits, JPEG. Its candidates are the
-edge-based estimates of all sizes and settings after none to three refinements, and the simple blurs. Each has its
+edge-based estimates of all sizes and settings after none to two refinements, the simple blurs, and for the fit alone
+the true kernel, also smoothed and refined. Each has its
 features and its true gain: PSNR of the deconvolution minus PSNR of the blurred image, after the best shift. No image or
 kernel of Levin's or Lai's sets is used.
 
@@ -67,6 +68,7 @@ class Problem(NamedTuple):
     kind: str
     blurred: NDArray[np.float32]
     sharp: NDArray[np.float32]
+    kernel: NDArray[np.float32]
     about: dict[str, Any]
 
 
@@ -158,7 +160,7 @@ def draw_problem(index: int, files: Sequence[Path]) -> Problem:
         eight_bits = np.asarray(Image.open(file))
     sharp = np.clip(sharp[rim : rim + side, rim : rim + side], 0, 1)
     about = {"photo": name, "kernel": kernel.shape[0], "noise": noise_level, "jpeg": quality, "gain": round(gain, 2)}
-    return Problem(kind, (eight_bits / 255).astype(np.float32), sharp.astype(np.float32), about)
+    return Problem(kind, (eight_bits / 255).astype(np.float32), sharp.astype(np.float32), kernel, about)
 
 
 def candidate_entries(problem: Problem) -> dict[str, Any]:
@@ -186,6 +188,13 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
     kernels = sample_edge_kernels(smooth_noise(image), options)
     names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge in options]
     entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]
+    if problem.kernel.size > 1:
+        # few estimates are as good as these, and the model must know such ones too
+        wide = np.pad(problem.kernel, 2)
+        near = [wide, scipy.ndimage.gaussian_filter(wide, 0.7)]
+        for name, kernel, latent in zip(("true kernel", "true kernel, smoothed"), near, latent_images(image, near)):
+            entries.append(entry(name, 0, latent, kernel))
+        kernels, names = [*kernels, near[1]], [*names, "true kernel, smoothed"]
     refined = refine_kernels(image, kernels, [kernel.shape[0] for kernel in kernels], rounds=ROUNDS)
     for name, steps in zip(names, refined):
         entries += [entry(name, done + 1, step.image, step.kernel) for done, step in enumerate(steps)]
@@ -203,10 +212,12 @@ class Table(NamedTuple):
     features: NDArray[np.float64]  # candidates, features
     gains: NDArray[np.float64]
     problems: NDArray[np.int64]
+    is_found: NDArray[np.bool_]  # not made from the true kernel
     names: tuple[str, ...]
 
     def of(self, chosen: NDArray[np.bool_]) -> Table:
-        return self._replace(features=self.features[chosen], gains=self.gains[chosen], problems=self.problems[chosen])
+        """The table with some of its rows."""
+        return Table(*(column[chosen] for column in self[:-1]), self.names)
 
 
 def make_table(problems: Sequence[dict[str, Any]]) -> Table:
@@ -217,6 +228,7 @@ def make_table(problems: Sequence[dict[str, Any]]) -> Table:
         np.array([[c["features"][name] for name in names] for _, c in rows]),
         np.array([c["gain"] for _, c in rows]),
         np.array([i for i, _ in rows]),
+        np.array([not c["name"].startswith("true kernel") for _, c in rows]),
         names,
     )
 
@@ -240,10 +252,11 @@ def fit_linear(table: Table) -> GainModel:
     gain = _ridge(x - x_mean, y - y_mean, weight)
 
     def without_mean(values):
-        sums = np.zeros((len(counts), *values.shape[1:]))
-        np.add.at(sums, table.problems, values)
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        return values - (sums / np.maximum(counts, 1).reshape(shape))[table.problems]
+        """Values less their mean over the candidates of each problem."""
+        columns = values.reshape(len(values), -1)
+        sums = np.zeros((len(counts), columns.shape[1]))
+        np.add.at(sums, table.problems, columns)
+        return (columns - (sums / np.maximum(counts, 1)[:, None])[table.problems]).reshape(values.shape)
 
     rank = _ridge(without_mean(x), without_mean(y), weight)
     intercept = y_mean - x_mean @ gain
@@ -283,7 +296,7 @@ def left_out(table: Table, count: int) -> Predictions:
 
 def best_of_each(table: Table, rank: NDArray, count: int) -> NDArray[np.int64]:
     """Rows of the best-ranked candidates of each problem, (problems, count)."""
-    owns = [np.flatnonzero(table.problems == i) for i in np.unique(table.problems)]
+    owns = [np.flatnonzero((table.problems == i) & table.is_found) for i in np.unique(table.problems)]
     return np.array([own[np.argsort(-rank[own])[:count]] for own in owns])
 
 
@@ -302,7 +315,7 @@ def report(problems: Sequence[dict[str, Any]], table: Table, top: NDArray, confi
     """Gain of the choice on problems left out, by kind, and reliability of the confidence."""
     chosen = table.gains[top[:, 0]]
     gains = np.where(confidence >= 0.5, chosen, 0)
-    best = np.array([max(0.0, table.gains[table.problems == i].max()) for i in range(len(problems))])
+    best = np.array([max(0.0, table.gains[(table.problems == i) & table.is_found].max()) for i in range(len(problems))])
     kinds = np.array([problem["kind"] for problem in problems])
 
     def summary(mask):

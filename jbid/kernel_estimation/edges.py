@@ -200,6 +200,11 @@ def estimate_edge_kernels(
     return kernels
 
 
+def wide_frame(size: int) -> int:
+    """Side of the square that a support is estimated in: more surroundings, and a coarser first scale, find more."""
+    return size * 5 // 3 | 1
+
+
 @functools.lru_cache(maxsize=16)
 def _compiled(side: int, schedule: Schedule, last: int):
     return jit(partial(estimate_edge_kernels, side=side, schedule=schedule, last=last))
@@ -222,13 +227,14 @@ def sample_edge_kernels(
         return EdgeOptions(*(xp.asarray(column) for column in zip(*items)))
 
     if not runs_on_host():
-        side = max(size for size, _, _ in options)
+        side = wide_frame(max(size for size, _, _ in options))
         return list(np.asarray(_compiled(side, schedule, last)(jnp.asarray(image), columns(options, jnp))))
     groups = [[i for i, o in enumerate(options) if o[0] == size] for size in dict.fromkeys(o[0] for o in options)]
 
     def estimate(group):
         items = [options[i] for i in group]
-        return estimate_edge_kernels(image, columns(items, np), side=items[0][0], schedule=schedule, last=last)
+        side = wide_frame(items[0][0])
+        return estimate_edge_kernels(image, columns(items, np), side=side, schedule=schedule, last=last)
 
     found = {i: k for group, ks in zip(groups, map_threads(estimate, groups)) for i, k in zip(group, ks)}
     return [found[i] for i in range(len(options))]

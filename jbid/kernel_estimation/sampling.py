@@ -18,6 +18,7 @@ from jbid.kernel_estimation.edges import (
     Schedule,
     estimate_edge_kernels,
     sample_edge_kernels,
+    wide_frame,
 )
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
@@ -36,7 +37,7 @@ LARGE_SETTINGS = ((4e-3, 20.0), (1e-2, 5.0), (1.5e-2, 20.0), (4e-2, 20.0))
 SMALLEST_SIDE = 384  # pixels; smaller images have no larger supports than those of the patch
 LARGE_PIXELS = 180_000  # of the reduced whole image, at most
 PAUSE = 2  # scale at which the estimates of the patch are judged, half the full one
-CONTINUED = 4  # estimates of the patch that are continued to the full scale
+CONTINUED = 6  # estimates of the patch that are continued to the full scale
 CONTINUED_LARGE = 2  # ... and of the whole image, of different sizes, because those of one often share their errors
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
@@ -141,7 +142,7 @@ def _continue(smoothed: NDArray[np.float32], paused: _Paused) -> list[Sample]:
         (kernel,) = estimate_edge_kernels(
             smoothed,
             options,
-            side=size,
+            side=wide_frame(size),
             schedule=paused.schedule,
             initial=kernel[None],
             first=paused.scale - 1,

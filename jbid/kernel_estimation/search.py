@@ -24,6 +24,7 @@ DISCS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 KEPT = 2  # candidates that are refined to the end
 REFINEMENTS = 4
+SCORE_SHARE = 0.1  # of the no-reference score in the last choice, where candidates of nearly one rank are left
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
 
 
@@ -116,8 +117,8 @@ def search_kernel(
     """Estimate the kernel of a gray image, and the confidence that a deconvolution with it is a gain.
 
     Candidates are edge-based estimates of many sizes and settings (`jbid.kernel_estimation.sampling`), refined once,
-    and the `simple_kernels`. The `KEPT` ones with the highest rank (`jbid.kernel_estimation.gain`) are refined further;
-    each step of the refinement is a candidate too, and the answer is the best of all.
+    and the `simple_kernels`. The `KEPT` ones with the highest rank (`jbid.kernel_estimation.gain`) are refined to the
+    end. The answer is the best of these and of the simple kernels as they are, by rank and no-reference score.
 
     Args:
         image: (h, w) in [0, 1], or a patch of it.
@@ -152,7 +153,11 @@ def search_kernel(
         candidate._replace(gain=item.gain)
         for candidate, item in zip(rank_candidates(image, pool.latents, pool.kernels, pool.names), found)
     ]
-    order = sorted(range(len(ranked)), key=lambda i: (ranked[i].failure == "not a number", -found[i].rank))
+    # an estimate can be chosen after its last refinement, and a simple kernel as it is
+    last_ones = range(len(ranked) - len(best), len(ranked))
+    eligible = [i in last_ones or i < len(simple) for i in range(len(ranked))]
+    worth = [item.rank - SCORE_SHARE * c.terms.score for item, c in zip(found, ranked)]
+    order = sorted(range(len(ranked)), key=lambda i: (ranked[i].failure == "not a number", not eligible[i], -worth[i]))
     largest = max([*patch_sizes(image.shape, size), *(large_sizes(whole.shape, size) if whole is not None else [])])
     last = [rounds[-1] for rounds in refined]
     estimate = _summarize(image, pool, [ranked[i] for i in order], order, last, size or largest)
