@@ -84,10 +84,29 @@ def test_deblur_without_arguments_estimates_the_kernel_and_saves(photo, tmp_path
 
 
 def test_the_front_door_gives_what_its_parts_give(photo):
-    restoration = jbid.deblur(photo, kernel_size=7, patch=0)
+    restoration = jbid.deblur(photo, kernel_size=7, patch=0, min_confidence=0.0)
     estimate = jbid.estimate_kernel(photo, size=7)
     np.testing.assert_allclose(estimate.kernel, restoration.kernel, atol=1e-6)
     np.testing.assert_allclose(jbid.deconvolve(photo, restoration.kernel), restoration.image, atol=1e-5)
+
+
+def test_without_confidence_the_image_is_left_as_it_is(photo):
+    left = jbid.deblur(photo, min_confidence=1.0)
+    np.testing.assert_allclose(left.image, photo, atol=1e-6)
+    assert left.confidence is not None and left.kernel.max() == 1 and left.chosen == "no blur"
+    assert "left as it is" in left.warnings[-1]
+    assert jbid.deblur(photo, kernel=left.kernel, min_confidence=1.0).confidence is None
+    with pytest.raises(ValueError, match="`min_confidence` must be 0 to 1"):
+        jbid.deblur(photo, min_confidence=2.0)
+
+
+def test_bars_at_the_border_are_left_out(photo):
+    inner = jbid.deblur(photo, min_confidence=0.0)
+    bars = np.pad(photo, ((12, 16), (0, 0), (0, 0)))
+    framed = jbid.deblur(bars, min_confidence=0.0)
+    np.testing.assert_array_equal(framed.image[:12], 0)
+    np.testing.assert_allclose(framed.image[12:-16], inner.image, atol=1e-6)
+    assert any("bars" in warning for warning in framed.warnings) and not any("bars" in w for w in inner.warnings)
 
 
 def test_a_batch_equals_single_images(photo):

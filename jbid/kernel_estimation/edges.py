@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.ops.conv import fast_shape
 from jbid.ops.kernels import center_kernel, delta_kernel, prune_kernel
-from jbid.ops.namespace import AnyArray, is_host, namespace, repeat
+from jbid.ops.namespace import AnyArray, Scalar, is_host, namespace, repeat
 from jbid.ops.periodic import (
     Image,
     Spectrum,
@@ -111,7 +111,7 @@ def l0_deconvolution(
 
 
 def ridge_kernel(
-    image: Image, blurred: Image, side: int, ridge: float | Float[AnyArray, "*n 1 1"]
+    image: Image, blurred: Image, side: int, ridge: Scalar | Float[AnyArray, "*n 1 1"]
 ) -> Float[AnyArray, "*n side side"]:
     """argmin_k ||k * grad x - grad y||^2 + ridge ||k||^2, periodic, by one division of spectra (Xu et al., Eq. 11)."""
     # |spectrum of the differences|^2, summed over both directions, is that of the Laplacian

@@ -93,6 +93,8 @@ def _deconvolver():
 
 def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np.float32]]:
     """Latent image (H, W) of a gray image (h, w) with each of the kernels (s, s), by `deconvolve_gray`."""
+    if not len(kernels):
+        return []
     if runs_on_host():
         return map_threads(partial(deconvolve_gray, np.asarray(image, np.float32)), kernels)
     size = even_batch(len(kernels), BATCH, 1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid.kernel_estimation.gain import GainPredictor
+from jbid.kernel_estimation.gain import Assessment, GainPredictor
 from jbid.kernel_estimation.ranking import Candidate, latent_images, rank_candidates
 from jbid.kernel_estimation.refine import Refinement, refine_kernels
 from jbid.kernel_estimation.sampling import SETTINGS, Sample, draw_kernels, large_sizes, patch_sizes
@@ -133,40 +133,51 @@ def search_kernel(
     if before is not None:
         samples.append(Sample(f"first search: {before.candidates[0].name}", before.kernel, max(before.kernel.shape)))
     simple = simple_kernels(size or min(image.shape) // 4)
-    pool = _Pool([s.name for s in simple], [s.kernel for s in simple], [s.size for s in simple], [])
-    pool = pool._replace(latents=latent_images(image, pool.kernels))
-    frames = [_frame(sample, image.shape) for sample in samples]
-    placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
-    first = refine_kernels(image, placed, frames)
-    pool = pool.add([s.name for s in samples], frames, [rounds[0] for rounds in first])
+    pool = _first_pool(image, simple, samples)
     predictor = GainPredictor(image)
     found = predictor.assess(pool.latents, pool.kernels)
-    best = [int(i) for i in np.argsort([-item.rank for item in found])[:KEPT]]
-    supports = [pool.supports[i] for i in best]
-    padded = [np.pad(pool.kernels[i], max(0, (pool.supports[i] - pool.kernels[i].shape[0]) // 2)) for i in best]
-    refined = refine_kernels(image, padded, supports, rounds=REFINEMENTS - 1)
-    for j in range(REFINEMENTS - 1):
-        names = [f"{pool.names[i]}, refined {j + 2}" for i in best]
-        pool = pool.add(names, supports, [rounds[j] for rounds in refined])
+    pool, refined = _refine_best(image, pool, np.argsort([-item.rank for item in found])[:KEPT])
     found += predictor.assess(pool.latents[len(found) :], pool.kernels[len(found) :])
-    ranked = [
-        candidate._replace(gain=item.gain)
-        for candidate, item in zip(rank_candidates(image, pool.latents, pool.kernels, pool.names), found)
-    ]
+    candidates = rank_candidates(image, pool.latents, pool.kernels, pool.names)
+    candidates = [candidate._replace(gain=item.gain) for candidate, item in zip(candidates, found)]
     # an estimate can be chosen after its last refinement, and a simple kernel as it is
-    last_ones = range(len(ranked) - len(best), len(ranked))
-    eligible = [i in last_ones or i < len(simple) for i in range(len(ranked))]
-    worth = [item.rank - SCORE_SHARE * c.terms.score for item, c in zip(found, ranked)]
-    order = sorted(range(len(ranked)), key=lambda i: (ranked[i].failure == "not a number", not eligible[i], -worth[i]))
+    order = _order(candidates, found, {*range(len(simple)), *range(len(candidates) - len(refined), len(candidates))})
     largest = max([*patch_sizes(image.shape, size), *(large_sizes(whole.shape, size) if whole is not None else [])])
-    last = [rounds[-1] for rounds in refined]
-    estimate = _summarize(image, pool, [ranked[i] for i in order], order, last, size or largest)
+    estimate = _summarize(image, pool, [candidates[i] for i in order], order, refined, size or largest)
     estimate = estimate._replace(
         kernel=place_kernel(pool.kernels[order[0]], size or max(estimate.support) | 1),
         gain=found[order[0]].gain,
         confidence=found[order[0]].confidence,
     )
     return estimate._replace(warning=_warning(estimate, size, largest))
+
+
+def _first_pool(image: NDArray[np.float32], simple: Sequence[Sample], samples: Sequence[Sample]) -> _Pool:
+    """Simple kernels as they are, and estimates after their first refinement."""
+    kernels = [sample.kernel for sample in simple]
+    pool = _Pool([s.name for s in simple], kernels, [s.size for s in simple], latent_images(image, kernels))
+    frames = [_frame(sample, image.shape) for sample in samples]
+    placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
+    steps = refine_kernels(image, placed, frames)
+    return pool.add([s.name for s in samples], frames, [step[-1] for step in steps])
+
+
+def _refine_best(image: NDArray[np.float32], pool: _Pool, best: NDArray[np.intp]) -> tuple[_Pool, list[Refinement]]:
+    """The pool, with some of its kernels refined to the end added, and these."""
+    supports = [pool.supports[i] for i in best]
+    padded = [np.pad(pool.kernels[i], max(0, (pool.supports[i] - pool.kernels[i].shape[0]) // 2)) for i in best]
+    refined = [step[-1] for step in refine_kernels(image, padded, supports, rounds=REFINEMENTS - 1)]
+    return pool.add([f"{pool.names[i]}, refined" for i in best], supports, refined), refined
+
+
+def _order(candidates: Sequence[Candidate], found: Sequence[Assessment], eligible: set[int]) -> list[int]:
+    """Indices of the candidates, the best first; the eligible ones come before the others."""
+    worth = [item.rank - SCORE_SHARE * c.terms.score for item, c in zip(found, candidates)]
+
+    def rank(i):
+        return candidates[i].failure == "not a number", i not in eligible, -worth[i]
+
+    return sorted(range(len(candidates)), key=rank)
 
 
 def _frame(sample: Sample, shape: tuple[int, ...]) -> int:

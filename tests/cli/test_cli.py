@@ -27,7 +27,7 @@ from jbid.pipeline.resume import read_resumable
 from tests.helpers import ROOT, TINY_ARGUMENTS
 
 # a run of the deep prior that takes seconds
-TINY = [*TINY_ARGUMENTS, "--method=selfdeblur", "--kernel-size=9", "--init=random"]
+TINY = [*TINY_ARGUMENTS, "--set=min_confidence=0.0", "--method=selfdeblur", "--kernel-size=9", "--init=random"]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 

@@ -172,7 +172,9 @@ def test_other_sizes_use_the_next_larger_generator(folder, blurred):
 
 
 def test_estimated_size_without_a_generator_gives_a_warning(folder, monkeypatch):
-    found = types.SimpleNamespace(kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], fits=[], warning=None)
+    found = types.SimpleNamespace(
+        kernel=np.full((41, 41), 1 / 41**2, np.float32), kernels=[], refined=[], fits=[], warning=None
+    )
     monkeypatch.setattr("jbid.pipeline.prepare._estimate", lambda *args: found)
     settings = resolve([("test", {"method": "gkpile", "weights": str(folder)})])
     task = prepare(np.zeros((120, 120, 1), np.float32), settings)
@@ -204,7 +206,7 @@ def test_other_weights_change_the_identity_of_a_run(folder, tmp_path):
 def test_seeds_alternate_between_initial_kernels(folder, tmp_path, blurred, monkeypatch):
     near = list(np.asarray(motion.motion_kernels(jax.random.key(2), 31, 2)))
     candidates, gray = [Candidate("planted", NO_TERMS, None)], np.asarray(blurred)[..., 0]
-    found = KernelEstimate(near[0], (31, 31), candidates, near, near, gray, None)
+    found = KernelEstimate(near[0], (31, 31), candidates, near, near, near, gray, 1.0, 0.9, None)
     monkeypatch.setattr("jbid.pipeline.prepare._estimate", lambda *args: found)
     write_image(tmp_path / "photo.png", blurred)
     options = ["--method=gkpile", f"--set=weights={folder}", "--set=channels=4", "--set=scales=1", "--kernel-size=31"]
@@ -234,7 +236,7 @@ def test_seeds_alternate_between_initial_kernels(folder, tmp_path, blurred, monk
 def test_untrained_corrector_keeps_the_best_estimate_at_any_size(folder, unchecked):
     for size in (31, 55):
         near = np.asarray(motion.motion_kernels(jax.random.key(1), size, 2))
-        made = predict_kernel(types.SimpleNamespace(kernels=list(near), fits=list(near)), size, folder)
+        made = predict_kernel(types.SimpleNamespace(refined=list(near), fits=list(near)), size, folder)
         assert made.shape == (size, size)
         np.testing.assert_allclose(made.sum(), 1, rtol=1e-5)
         assert kernel_similarity(made, near[0]) > 0.95
@@ -267,11 +269,11 @@ def test_input_of_the_corrector_is_aligned_to_the_best_estimate(kernel, unchecke
     best = np.asarray(kernel)
     fit = best + 1e-3
     away = [np.roll(x, (2, -3), (0, 1)) for x in (best, fit)]
-    seen = corrector_input(types.SimpleNamespace(kernels=[best, away[0]], fits=[fit, away[1]]), 31)
+    seen = corrector_input(types.SimpleNamespace(refined=[best, away[0]], fits=[fit, away[1]]), 31)
     assert seen.shape == (2, 2, 31, 31)
     np.testing.assert_allclose(seen[1, 0], seen[0, 0], atol=1e-6)
     inner = np.s_[4:-4, 4:-4]
     np.testing.assert_allclose(seen[1, 1][inner], seen[0, 1][inner], atol=1e-6)
-    alone = corrector_input(types.SimpleNamespace(kernels=[best, best], fits=[fit]), 55)
+    alone = corrector_input(types.SimpleNamespace(refined=[best, best], fits=[fit]), 55)
     assert alone.shape == (2, 2, 55, 55)
     np.testing.assert_array_equal(alone[0], alone[1])

@@ -138,7 +138,7 @@ def test_corrector_learns_from_a_cached_pool(tmp_path, photos, monkeypatch, unch
     def estimated(picture, size):
         calls.append(picture.shape)
         near = np.asarray(motion_kernels(jax.random.key(len(calls)), size, 3))
-        return types.SimpleNamespace(kernels=list(near), fits=list(near))
+        return types.SimpleNamespace(refined=list(near), fits=list(near))
 
     monkeypatch.setattr("jbid.pretrain.corrector.search_kernel", estimated)
     settings = pairs.Config(photos=str(photos), input="edges", pool={"31": 4, "15": 2}, rate=1e-3, **SMALL)

