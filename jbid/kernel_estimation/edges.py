@@ -161,7 +161,7 @@ def estimate_edge_kernels(
         side: odd side of the kernels at the full scale.
         schedule: effort.
         initial: kernels of the scale before the first one; None: no blur.
-        first, last: scales, `RATIO`^level of the full one; None: from a kernel of about five pixels on.
+        first, last: numbers of scales, each `RATIO` times the one below; None: from a kernel of about five pixels on.
 
     Returns:
         Kernels of the last scale, centered, with sum one; (n, side, side) at the full one.
@@ -217,7 +217,7 @@ def sample_edge_kernels(
     *,
     last: int = 0,
 ) -> list[NDArray[np.float32]]:
-    """Estimates of a gray image (h, w) with options (size, weight, ridge), at the scale `RATIO`^last of the full one.
+    """Estimates of a gray image (h, w) with options (size, weight, ridge), at the scale `last`.
 
     On CPU on the host, those of one size together, where they share the work on small images; on an accelerator all
     at once.

@@ -64,7 +64,7 @@ class _Paused(NamedTuple):
         name: for reports.
         kernel: at that scale.
         option: (size, weight, ridge) at the full scale.
-        scale: `RATIO`^scale is the scale of the image.
+        scale: its number; each is `RATIO` times the one below, and 0 the full one.
         schedule: effort of the finer scales.
         rank: by `jbid.kernel_estimation.gain`, the larger the better.
     """
