@@ -100,6 +100,16 @@ def test_without_confidence_the_image_is_left_as_it_is(photo):
         jbid.deblur(photo, min_confidence=2.0)
 
 
+def test_a_star_on_dark_ground_is_kept():
+    rng = np.random.default_rng(0)
+    star = 0.02 + 0.002 * rng.standard_normal((160, 160)).astype(np.float32)
+    star[30:33, 30:33] = 0.9
+    kernel = np.zeros((5, 5), np.float32)
+    kernel[2] = 0.2
+    restored = jbid.deblur(jbid.blur(star, kernel), kernel=kernel).image
+    assert restored.max() > 0.6
+
+
 def test_bars_at_the_border_are_left_out(photo):
     inner = jbid.deblur(photo, min_confidence=0.0)
     bars = np.pad(photo, ((12, 16), (0, 0), (0, 0)))

@@ -214,7 +214,8 @@ def _failure_warnings(selection: Selection) -> list[str]:
 
 def _deconvolve(image: NDArray[np.float32], kernel: NDArray, context: RunContext) -> NDArray[np.float32]:
     """`deconvolve_tiled`, with more contrast meanwhile for an image of little range, such as one in fog."""
-    low, high = (float(v) for v in np.quantile(image, (0.001, 0.999)))
+    # of all values, so that a star on dark ground is not stretched beyond white and taken for clipped
+    low, high = float(image.min()), float(image.max())
     if high - low >= USUAL_RANGE or high == low:
         return deconvolve_tiled(image, kernel, on_tile=context.on_tile)
     scale, middle = USUAL_RANGE / (high - low), (high + low) / 2
