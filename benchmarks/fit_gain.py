@@ -270,7 +270,7 @@ class Predictions(NamedTuple):
 
 def predict(model: GainModel, table: Table) -> Predictions:
     """Predictions of all rows."""
-    x = np.clip((table.features - model.mean) / model.scale, -4, 4)
+    x = model.standardize(table.features)
     return Predictions(x @ model.rank, model.gate(x, model.gain[0] + x @ model.gain[1:]))
 
 

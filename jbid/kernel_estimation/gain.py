@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.io import weights
-from jbid.kernel_estimation.ranking import LAGS, gradient_norm
+from jbid.kernel_estimation.ranking import LAGS, autocorrelation, gradient_norm
 from jbid.ops.kernels import support
 from jbid.ops.noise import estimate_noise
 from jbid.runtime.parallel import map_threads
@@ -29,14 +28,6 @@ _QUANTILES = (10, 30, 50, 70, 90)  # percent, of |grad x|
 _FAR = 48  # pixels; largest lag of an autocorrelation
 _NEAR = 3  # pixels; echoes nearer than this are the width of edges
 Measures = dict[str, float]
-
-
-def _autocorrelation(values: NDArray, reach: int) -> NDArray:
-    """Normalized autocorrelation at lags up to `reach` pixels, (2 reach + 1, 2 reach + 1)."""
-    fast = [scipy.fft.next_fast_len(n + reach, real=True) for n in values.shape]
-    spectrum = np.abs(scipy.fft.rfft2(values - values.mean(), fast)) ** 2
-    near = np.roll(scipy.fft.irfft2(spectrum, fast), (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-    return near / max(near[reach, reach], 1e-20)
 
 
 def _reach(shape: Sequence[int]) -> int:
@@ -76,7 +67,7 @@ def measure_image(x: NDArray[np.float32], white: float = 1.0) -> Measures:
     g = gradient_norm(x)
     rms = float(np.sqrt(np.mean(g**2))) + 1e-9
     reach = _reach(x.shape)
-    across, down = (_autocorrelation(np.diff(x, axis=axis), reach) for axis in (1, 0))
+    across, down = (autocorrelation(np.diff(x, axis=axis), reach) for axis in (1, 0))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     distance = np.hypot(rows, columns).astype(int).ravel()
     largest = np.zeros(distance.max() + 1)
@@ -97,7 +88,7 @@ def measure_fit(image: NDArray[np.float32], latent: NDArray[np.float32], kernel:
     """
     residual = scipy.signal.fftconvolve(latent, kernel, "valid") - image
     reach = _reach(image.shape)
-    power = _autocorrelation(residual, reach) ** 2
+    power = autocorrelation(residual, reach) ** 2
     near = slice(max(0, reach - LAGS), reach + LAGS + 1)
     positive = kernel[kernel > 0]
     return {
@@ -200,9 +191,8 @@ class GainModel(NamedTuple):
     gain: NDArray[np.float32]
     confidence: NDArray[np.float32]
 
-    def standardize(self, features: Mapping[str, float]) -> NDArray[np.float64]:
-        """Features (n,) with mean zero and standard deviation one, at most four."""
-        values = np.array([features[name] for name in self.names])
+    def standardize(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Features (..., n) with mean zero and standard deviation one, within four of them."""
         return np.clip((values - self.mean) / self.scale, -4, 4)
 
     def gate(self, standardized: NDArray, gain: float | NDArray) -> NDArray[np.float64]:
@@ -213,7 +203,7 @@ class GainModel(NamedTuple):
 
     def assess(self, features: Mapping[str, float]) -> Assessment:
         """Assessment of the deconvolution with these features."""
-        values = self.standardize(features)
+        values = self.standardize(np.array([features[name] for name in self.names]))
         gain = np.asarray(self.gain[0] + values @ self.gain[1:])
         logit = self.gate(values, gain) @ self.confidence
         return Assessment(float(values @ self.rank), float(gain), float(1 / (1 + np.exp(-logit))))

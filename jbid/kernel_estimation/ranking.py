@@ -107,14 +107,17 @@ def latent_images(image: NDArray, kernels: Sequence[NDArray]) -> list[NDArray[np
     return latents[: len(stack)]
 
 
+def autocorrelation(values: NDArray, reach: int) -> NDArray:
+    """Normalized autocorrelation of an array (h, w) at lags up to `reach` pixels, (2 reach + 1, 2 reach + 1)."""
+    fast = [scipy.fft.next_fast_len(n + reach, real=True) for n in values.shape]
+    spectrum = np.abs(scipy.fft.rfft2(values - values.mean(), fast)) ** 2
+    near = np.roll(scipy.fft.irfft2(spectrum, fast), (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    return near / max(near[reach, reach], 1e-30)
+
+
 def whiteness(residual: NDArray) -> float:
     """Log of the sum of the squared normalized autocorrelation at lags up to 16 pixels, except zero."""
-    fast = [scipy.fft.next_fast_len(n + LAGS, real=True) for n in residual.shape]
-    spectrum = np.abs(scipy.fft.rfft2(residual - residual.mean(), fast)) ** 2
-    correlation = scipy.fft.irfft2(spectrum, fast)
-    near = np.roll(correlation, (LAGS, LAGS), (0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
-    near = near / max(correlation[0, 0], 1e-30)
-    return float(np.log(max(np.sum(near**2) - 1, 0) + 1e-3))
+    return float(np.log(max(np.sum(autocorrelation(residual, LAGS) ** 2) - 1, 0) + 1e-3))
 
 
 def gradient_norm(x: NDArray) -> NDArray:

@@ -107,10 +107,13 @@ def _judge(image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]]) -
 
 
 def _draw_in_patch(
-    image: NDArray[np.float32], sizes: Sequence[int], settings: Sequence[tuple[float, float]]
+    image: NDArray[np.float32],
+    smoothed: NDArray[np.float32],
+    sizes: Sequence[int],
+    settings: Sequence[tuple[float, float]],
 ) -> list[_Paused]:
     options = [(size, *setting) for size in sizes for setting in settings]
-    kernels = sample_edge_kernels(smooth_noise(image), options, LONG, last=PAUSE)
+    kernels = sample_edge_kernels(smoothed, options, LONG, last=PAUSE)
     shape = (round(image.shape[0] * RATIO**PAUSE), round(image.shape[1] * RATIO**PAUSE))
     ranks = _judge(resize(image, shape).astype(np.float32), kernels)
     return [
@@ -158,10 +161,11 @@ def _continue(smoothed: NDArray[np.float32], paused: _Paused) -> list[Sample]:
 
 def draw_kernels(
     image: NDArray[np.float32],
-    size: int | None = None,
+    sizes: Sequence[int],
+    settings: Sequence[tuple[float, float]] = SETTINGS,
     *,
     whole: NDArray[np.float32] | None = None,
-    settings: Sequence[tuple[float, float]] = SETTINGS,
+    larger: Sequence[int] = (),
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
@@ -171,17 +175,17 @@ def draw_kernels(
 
     Args:
         image: (h, w) in [0, 1], or a patch of it.
-        size: largest side of the kernel; None: unknown.
-        whole: the whole image, in which large kernels are searched; None: they are not.
-        settings: pairs of weight and ridge for the small supports.
+        sizes: supports to search in it, of `patch_sizes`.
+        settings: pairs of weight and ridge for these.
+        whole: the whole image.
+        larger: supports to search in the whole image, of `large_sizes`.
     """
-    paused = _draw_in_patch(image, patch_sizes(image.shape, size), settings)
+    smoothed = smooth_noise(image)
+    paused = _draw_in_patch(image, smoothed, sizes, settings)
     best = sorted(paused, key=lambda p: -p.rank)[:CONTINUED]
-    larger = large_sizes(whole.shape, size) if whole is not None else []
     if whole is not None and larger:
         of_size: dict[int, _Paused] = {}
         for sample in sorted(_draw_in_whole(whole, larger), key=lambda p: -p.rank):
             of_size.setdefault(sample.option[0], sample)
         best += list(of_size.values())[:CONTINUED_LARGE]
-    smoothed = smooth_noise(image)
     return [sample for samples in map_threads(lambda p: _continue(smoothed, p), best) for sample in samples]

@@ -128,8 +128,10 @@ def search_kernel(
         before: estimate of an earlier search, which takes part as one more candidate.
     """
     image = clean_image(image[..., None])[..., 0]
-    whole = None if whole is None else clean_image(whole[..., None])[..., 0]
-    samples = draw_kernels(image, size, whole=whole, settings=settings or SETTINGS)
+    sizes, larger = patch_sizes(image.shape, size), large_sizes(whole.shape, size) if whole is not None else []
+    if whole is not None and larger:
+        whole = clean_image(whole[..., None])[..., 0]
+    samples = draw_kernels(image, sizes, settings or SETTINGS, whole=whole, larger=larger)
     if before is not None:
         samples.append(Sample(f"first search: {before.candidates[0].name}", before.kernel, max(before.kernel.shape)))
     simple = simple_kernels(size or min(image.shape) // 4)
@@ -142,13 +144,8 @@ def search_kernel(
     candidates = [candidate._replace(gain=item.gain) for candidate, item in zip(candidates, found)]
     # an estimate can be chosen after its last refinement, and a simple kernel as it is
     order = _order(candidates, found, {*range(len(simple)), *range(len(candidates) - len(refined), len(candidates))})
-    largest = max([*patch_sizes(image.shape, size), *(large_sizes(whole.shape, size) if whole is not None else [])])
-    estimate = _summarize(image, pool, [candidates[i] for i in order], order, refined, size or largest)
-    estimate = estimate._replace(
-        kernel=place_kernel(pool.kernels[order[0]], size or max(estimate.support) | 1),
-        gain=found[order[0]].gain,
-        confidence=found[order[0]].confidence,
-    )
+    largest = max([*sizes, *larger])
+    estimate = _summarize(image, pool, [candidates[i] for i in order], order, refined, found[order[0]], size, largest)
     return estimate._replace(warning=_warning(estimate, size, largest))
 
 
@@ -192,22 +189,25 @@ def _summarize(
     candidates: list[Candidate],
     order: list[int],
     refined: Sequence[Refinement],
-    frame: int,
+    chosen: Assessment,
+    size: int | None,
+    largest: int,
 ) -> KernelEstimate:
-    kernel = pool.kernels[order[0]]
+    kernel, frame = pool.kernels[order[0]], size or largest
     rows, columns = support(kernel)
+    extent = (rows.stop - rows.start, columns.stop - columns.start)
     # a kernel that is NaN or empty has no support
     valid = [i for i in order if np.isfinite(pool.kernels[i]).all() and pool.kernels[i].any()]
     return KernelEstimate(
-        kernel=kernel,
-        support=(rows.stop - rows.start, columns.stop - columns.start),
+        kernel=place_kernel(kernel, size or max(extent) | 1),
+        support=extent,
         candidates=candidates,
         kernels=[place_kernel(pool.kernels[i], frame) for i in valid],
         refined=[place_kernel(r.kernel, frame) for r in refined],
         fits=[crop_around(r.fit, support(r.kernel), frame) for r in refined],
         image=image,
-        gain=0.0,
-        confidence=0.0,
+        gain=chosen.gain,
+        confidence=chosen.confidence,
         warning=None,
     )
 

@@ -176,7 +176,7 @@ def test_large_kernel_is_found_in_the_reduced_image(monkeypatch):
     picture, kernel = scene(300, 55, key=4)
     assert large_sizes((400, 500), None) == [79, 121, 181] and large_sizes((400, 500), 21) == []
     assert large_sizes((200, 500), None) == []
-    samples = draw_kernels(picture, whole=picture)
+    samples = draw_kernels(picture, [13, 19, 31, 51], whole=picture, larger=large_sizes(picture.shape, None))
     large = [sample for sample in samples if sample.name.startswith("whole image")]
     assert any(sample.name.endswith("enlarged") for sample in large)
     for sample in samples:
