@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from jbid.deconvolution.sparse import CONTRAST
+from jbid.deconvolution.sparse import CLIPPED, CONTRAST
 from jbid.ops.conv import fast_shape
 from jbid.ops.kernels import center_kernel, delta_kernel, prune_kernel
 from jbid.ops.namespace import AnyArray, Scalar, is_host, namespace, repeat
@@ -168,9 +168,10 @@ def estimate_edge_kernels(
     """
     h, w = image.shape
     xp, rounds, decay = namespace(image), schedule.rounds, schedule.decay
-    image = image * (CONTRAST / xp.maximum(image.std(), 1e-3))
+    scale = CONTRAST / xp.maximum(image.std(), 1e-3)
+    image = image * scale
     weights, ridges = (xp.asarray(v)[:, None, None].astype(image.dtype) for v in (options.weight, options.ridge))
-    ridges = ridges * (h * w / PIXELS)
+    ridges, white = ridges * (h * w / PIXELS), CLIPPED[1] * scale
     first = max(last, math.ceil(math.log(5 / side) / math.log(RATIO))) if first is None else first
     kernels = initial
     for level in reversed(range(last, first + 1)):
@@ -190,7 +191,10 @@ def estimate_edge_kernels(
             kernels, weights, y = carry
             transfer = transfer_function(kernels, padded)
             x = l0_deconvolution(y, transfer, weights, iterations=schedule.iterations, growth=schedule.growth)
-            y = put_inside(scaled, xp.maximum(irfft2(transfer * rfft2(x), padded), 0))
+            predicted = xp.maximum(irfft2(transfer * rfft2(x), padded), 0)
+            inside = predicted[..., : scaled.shape[0], : scaled.shape[1]]
+            # a clipped pixel is at least as bright as it looks
+            y = put_inside(xp.where(scaled >= white, xp.maximum(inside, scaled), scaled), predicted)
             return _prune(ridge_kernel(x, y, s, ridges), sizes), weights / decay, y
 
         extended = xp.broadcast_to(extend_periodically(scaled, padded), (len(sizes), *padded))

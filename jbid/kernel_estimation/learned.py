@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from jbid.io import weights
 from jbid.kernel_estimation.ranking import latent_images, order_candidates, rank_candidates
 from jbid.kernel_estimation.refine import refine_kernels
-from jbid.kernel_estimation.search import KEPT, KernelEstimate
+from jbid.kernel_estimation.scale_search import KEPT
+from jbid.kernel_estimation.search import KernelEstimate
 from jbid.nets.corrector import KernelCorrector
 from jbid.nets.kernel_gan import KernelGenerator
 from jbid.nets.resnet import KernelEncoder

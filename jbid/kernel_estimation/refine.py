@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from jbid.deconvolution.sparse import CONTRAST, deconvolve_gray
+from jbid.deconvolution.admm import deconvolve_gray
+from jbid.deconvolution.sparse import CLIPPED, CONTRAST
 from jbid.ops.conv import fit_operators
 from jbid.ops.kernels import prune_kernel
 from jbid.ops.namespace import AnyArray, conjugate_gradients, namespace
@@ -50,9 +51,9 @@ def refine_kernel(
 ) -> Refinement:
     """Refine a kernel on the observed window by a fit to the strong edges of its deconvolution.
 
-    x by `deconvolve_gray`; k = argmin ||k * (m grad x) - grad y||^2 + ridge sum |m grad x|^2 ||k||^2 by conjugate
-    gradients over the truncated convolution, with m = 1 where |grad x|^2 > edge, else 0; then `prune_kernel`. Without
-    the selection of edges k would shrink to a delta.
+    x by `deconvolve_gray`; k = argmin ||t (k * (m grad x) - grad y)||^2 + ridge sum |m grad x|^2 ||k||^2 by conjugate
+    gradients over the truncated convolution, with m = 1 where |grad x|^2 > edge, else 0, and t = 0 at clipped pixels of
+    y, else 1; then `prune_kernel`. Without the selection of edges k would shrink to a delta.
 
     Args:
         image: gray observed image (h, w).
@@ -75,11 +76,16 @@ def refine_kernel(
     # a rough kernel would fit the noise in the gradients of the image
     noise = (scale * estimate_noise(image[..., None])) ** 2 - _LITTLE_NOISE**2
     damping = ridge * xp.sum(g * g) + _NOISE_RIDGE * xp.maximum(noise, 0)
+    whole = image < CLIPPED[1]
+    usable = (whole[:-1, :-1] & whole[1:, :-1] & whole[:-1, 1:])[..., None].astype(image.dtype)
     fit = conjugate_gradients(
-        lambda k: adjoint(predict(k)) + damping * k, adjoint(gradient(image)), kernel, iterations=15
+        lambda k: adjoint(usable * predict(k)) + damping * k,
+        adjoint(usable * gradient(image)),
+        kernel,
+        iterations=15,
     )
     kernel = prune_kernel(fit, size)
-    return Refinement(kernel, deconvolve_gray(image, kernel, x), fit)
+    return Refinement(kernel, deconvolve_gray(image, kernel), fit)
 
 
 @functools.cache

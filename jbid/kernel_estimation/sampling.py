@@ -1,4 +1,4 @@
-"""Many estimates of a kernel at a reduced scale, where they cost little; the best of them at the full one."""
+"""Many estimates of a kernel at half the scale of an image, where they cost little; the best ones at the full one."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ from jbid.kernel_estimation.edges import (
 )
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
-from jbid.ops.kernels import prune_kernel
+from jbid.ops.kernels import disc_kernel, prune_kernel
 from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.parallel import map_threads
 
-# supports that are searched in a patch of the full scale, up to a quarter of it
-SIZES = (13, 19, 31, 51, 79)
-# ... and in the whole image at a reduced scale, up to half of it
-LARGE_SIZES = (79, 121, 181, 271)
-# (weight, ridge) of `EdgeOptions` for each of them
+SIZES = (13, 19, 31, 51, 79, 121)  # supports that are searched, in pixels
+LARGE = 51  # from this size on, other settings and fewer rounds
+# larger supports are found at a reduced scale, where they have about as many pixels, and enlarged: at finer ones even
+# good estimates of large kernels come apart (docs/development-notes.md)
+FINEST_LARGEST = 60
+# (weight, ridge) of `EdgeOptions` for each size
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
-LARGE_SETTINGS = ((4e-3, 20.0), (1e-2, 5.0), (1.5e-2, 20.0), (4e-2, 20.0))
-SMALLEST_SIDE = 384  # pixels; smaller images have no larger supports than those of the patch
-LARGE_PIXELS = 180_000  # of the reduced whole image, at most
-PAUSE = 2  # scale at which the estimates of the patch are judged, half the full one
-CONTINUED = 6  # estimates of the patch that are continued to the full scale
-CONTINUED_LARGE = 2  # ... and of the whole image, of different sizes, because those of one often share their errors
+LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0), (4e-2, 80.0), (8e-2, 320.0))
+PAUSE = 2  # scale at which the estimates are judged, half the full one
+CONTINUED = 6  # estimates that are continued to the full scale
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
 
@@ -57,135 +55,99 @@ class Sample(NamedTuple):
     size: int
 
 
-class _Paused(NamedTuple):
-    """An estimate at a reduced scale.
-
-    Attributes:
-        name: for reports.
-        kernel: at that scale.
-        option: (size, weight, ridge) at the full scale.
-        scale: its number; each is `RATIO` times the one below, and 0 the full one.
-        schedule: effort of the finer scales.
-        rank: by `jbid.kernel_estimation.gain`, the larger the better.
-    """
-
-    name: str
-    kernel: NDArray[np.float32]
-    option: tuple[int, float, float]
-    scale: int
-    schedule: Schedule
-    rank: float
-
-
 def smooth_noise(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Image for the search for edges, which needs smooth ones; the refinement restores what this costs the kernel."""
     width = np.interp(float(estimate_noise(image[..., None])), *SMOOTHING)
     return scipy.ndimage.gaussian_filter(image, width)
 
 
-def patch_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
-    """Supports to search in a patch (h, w), for an unknown size or one that is given."""
-    largest = max(9, min(shape) // 4)
+def search_sizes(shape: tuple[int, ...], size: int | None = None) -> list[int]:
+    """Supports to search in an image (h, w): `SIZES` up to 0.4 of its shorter side, or those for a given size."""
+    largest = max(9, min(shape) * 2 // 5)
     if size is None:
         return [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
     # slightly more than the blur needs, because a tight frame is worse; and much less, because a far larger one is too
     return [*(s for s in SIZES if s <= size // 2), min(size + 8, max(largest | 1, size))]
 
 
-def large_sizes(shape: tuple[int, ...], size: int | None) -> list[int]:
-    """Supports to search in a whole image (h, w): `LARGE_SIZES` up to half of it, or a little above a given size."""
-    if min(shape) < SMALLEST_SIDE:
-        return []
-    if size is None:
-        return [s for s in LARGE_SIZES if s <= min(shape) // 2]
-    return [size * 5 // 4 | 1] if LARGE_SIZES[0] <= size <= min(shape) // 2 else []
+def half_scale(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Image at the scale `PAUSE`."""
+    h, w = image.shape
+    return resize(image, (round(h * RATIO**PAUSE), round(w * RATIO**PAUSE))).astype(np.float32)
 
 
-def _judge(image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Rank of each kernel for a gray image, both at one scale."""
+def rank_kernels(image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]]) -> list[float]:
+    """Rank of each kernel for a gray image, both at one scale (`jbid.kernel_estimation.gain`)."""
     return [found.rank for found in GainPredictor(image).assess(latent_images(image, kernels), kernels)]
 
 
-def _draw_in_patch(
-    image: NDArray[np.float32],
-    smoothed: NDArray[np.float32],
-    sizes: Sequence[int],
-    settings: Sequence[tuple[float, float]],
-) -> list[_Paused]:
-    options = [(size, *setting) for size in sizes for setting in settings]
-    kernels = sample_edge_kernels(smoothed, options, LONG, last=PAUSE)
-    shape = (round(image.shape[0] * RATIO**PAUSE), round(image.shape[1] * RATIO**PAUSE))
-    ranks = _judge(resize(image, shape).astype(np.float32), kernels)
-    return [
-        _Paused(f"size {size}, weight {weight:g}, ridge {ridge:g}", kernel, (size, weight, ridge), PAUSE, LONG, rank)
-        for (size, weight, ridge), kernel, rank in zip(options, kernels, ranks)
-    ]
+def best_discs(half: NDArray[np.float32], radii: Sequence[float], count: int) -> list[float]:
+    """The `count` radii in pixels of uniform discs with the highest rank, judged at half the scale."""
+    ranks = rank_kernels(half, [disc_kernel(radius / 2) for radius in radii])
+    return [radii[i] for i in np.argsort([-rank for rank in ranks], kind="stable")[:count]]
 
 
-def _draw_in_whole(image: NDArray[np.float32], sizes: Sequence[int]) -> list[_Paused]:
-    halvings = max(0, math.ceil(math.log(image.size / LARGE_PIXELS, 4)))
-    shape = (image.shape[0] >> halvings, image.shape[1] >> halvings)
-    judged, reduced = (resize(x, shape).astype(np.float32) if halvings else x for x in (image, smooth_noise(image)))
-    options = [((size >> halvings) | 1, *setting) for size in sizes for setting in LARGE_SETTINGS]
-    kernels = sample_edge_kernels(reduced, options, SHORT)
-    paused = []
-    for (reduced_size, weight, ridge), kernel, rank in zip(options, kernels, _judge(judged, kernels)):
-        size = (reduced_size << halvings) | 1
-        name = f"whole image, size {size}, weight {weight:g}, ridge {ridge:g}"
-        paused.append(_Paused(name, kernel, (size, weight, ridge), 2 * halvings, SHORT, rank))
-    return paused
+def _schedule(size: int) -> Schedule:
+    return SHORT if size >= LARGE else LONG
 
 
-def _continue(smoothed: NDArray[np.float32], paused: _Paused) -> list[Sample]:
-    """Estimates at the full scale, of the image that the last scales see."""
-    size = paused.option[0]
-    options = EdgeOptions(*(np.asarray([value], np.float32) for value in paused.option))
-    kernel = paused.kernel
-    if paused.scale:
+def _last_scale(size: int) -> int:
+    """Number of the finest scale at which a support is estimated."""
+    return min(PAUSE, max(0, math.ceil(math.log(FINEST_LARGEST / size) / math.log(RATIO) - 1e-6)))
+
+
+def _continue(
+    smoothed: NDArray[np.float32], name: str, option: tuple[int, float, float], kernel: NDArray[np.float32]
+) -> Sample:
+    """Estimate at the full scale, from one at the scale `PAUSE`."""
+    size = option[0]
+    last, side = _last_scale(size), wide_frame(size)
+    if last < PAUSE:
+        options = EdgeOptions(*(np.asarray([value], np.float32) for value in option))
+        # `side` is that of the full scale, so that the scales in between are the same as in a search down to it
         (kernel,) = estimate_edge_kernels(
             smoothed,
             options,
-            side=wide_frame(size),
-            schedule=paused.schedule,
+            side=side,
+            schedule=_schedule(size),
             initial=kernel[None],
-            first=paused.scale - 1,
+            first=PAUSE - 1,
+            last=last,
         )
+    if last:
+        kernel = prune_kernel(enlarge(kernel, side, RATIO**-last))
     # what the centering moved out of the square is lost
-    samples = [Sample(paused.name, kernel / kernel.sum(), size)]
-    if paused.scale and paused.schedule is SHORT:
-        # the finer scales spoil some large kernels
-        larger = prune_kernel(enlarge(paused.kernel, size, RATIO**-paused.scale))
-        samples.append(Sample(f"{paused.name}, enlarged", larger, size))
-    return samples
+    return Sample(name, kernel / kernel.sum(), size)
 
 
 def draw_kernels(
     image: NDArray[np.float32],
+    half: NDArray[np.float32],
     sizes: Sequence[int],
-    settings: Sequence[tuple[float, float]] = SETTINGS,
-    *,
-    whole: NDArray[np.float32] | None = None,
-    larger: Sequence[int] = (),
+    settings: Sequence[tuple[float, float]] | None = None,
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
-    Estimates of all sizes and settings are drawn at a reduced scale and ranked there: small supports in the image
-    itself at half its scale, large ones in the whole image at a scale of at most `LARGE_PIXELS`, where they fail less
-    often than at the full one. The best ones of both are continued over the finer scales.
+    Estimates of all sizes and settings are drawn at half the scale and ranked there; the best `CONTINUED` are continued
+    over the finer scales.
 
     Args:
-        image: (h, w) in [0, 1], or a patch of it.
-        sizes: supports to search in it, of `patch_sizes`.
-        settings: pairs of weight and ridge for these.
-        whole: the whole image.
-        larger: supports to search in the whole image, of `large_sizes`.
+        image: (h, w) in [0, 1].
+        half: `half_scale` of it.
+        sizes: supports, of `search_sizes`.
+        settings: pairs of weight and ridge; None: `SETTINGS`, and `LARGE_SETTINGS` for large sizes.
     """
     smoothed = smooth_noise(image)
-    paused = _draw_in_patch(image, smoothed, sizes, settings)
-    best = sorted(paused, key=lambda p: -p.rank)[:CONTINUED]
-    if whole is not None and larger:
-        of_size: dict[int, _Paused] = {}
-        for sample in sorted(_draw_in_whole(whole, larger), key=lambda p: -p.rank):
-            of_size.setdefault(sample.option[0], sample)
-        best += list(of_size.values())[:CONTINUED_LARGE]
-    return [sample for samples in map_threads(lambda p: _continue(smoothed, p), best) for sample in samples]
+    options, kernels = [], []
+    for schedule in (LONG, SHORT):
+        own = [
+            (size, *setting)
+            for size in sizes
+            if _schedule(size) is schedule
+            for setting in settings or (SETTINGS if schedule is LONG else LARGE_SETTINGS)
+        ]
+        options += own
+        kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []
+    best = np.argsort([-rank for rank in rank_kernels(half, kernels)], kind="stable")[:CONTINUED]
+    names = [f"size {size}, weight {weight:g}, ridge {ridge:g}" for size, weight, ridge in options]
+    return map_threads(lambda i: _continue(smoothed, names[i], options[i], kernels[i]), best)

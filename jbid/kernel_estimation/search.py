@@ -1,31 +1,39 @@
-"""Search of kernel size and kernel: edge-based estimates and simple blurs, refined and ranked."""
+"""Search of kernel size and kernel, from a reduced image to the full one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid.kernel_estimation.gain import Assessment, GainPredictor
+from jbid.kernel_estimation.gain import GainPredictor
+from jbid.kernel_estimation.patch import most_informative_region
 from jbid.kernel_estimation.ranking import Candidate, latent_images, rank_candidates
-from jbid.kernel_estimation.refine import Refinement, refine_kernels
-from jbid.kernel_estimation.sampling import SETTINGS, Sample, draw_kernels, large_sizes, patch_sizes
-from jbid.ops.kernels import crop_around, disc_kernel, gaussian_kernel, place_kernel, support
+from jbid.kernel_estimation.refine import refine_kernels
+from jbid.kernel_estimation.sampling import SIZES, Sample, search_sizes
+from jbid.kernel_estimation.scale_search import KEPT, Pool, extent, frame_of, search_scale
+from jbid.ops.kernels import crop_around, place_kernel, prune_kernel, support
 from jbid.ops.noise import remove_impulses
+from jbid.ops.periodic import enlarge, resize
 
 # (weight, ridge) of `EdgeOptions` for a second search, after a doubtful result; large blurs need the stronger ridge
 SECOND_SETTINGS = ((1e-2, 40.0), (4e-3, 20.0), (1e-2, 5.0))
-# standard deviations of Gaussian and radii of uniform discs that are candidates too, in pixels: slight blur and defocus
-GAUSSIANS = (0.4, 0.6, 0.8, 1.0, 1.3)
-DISCS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 # kernel sizes of networks, so that few shapes are compiled
 SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
-KEPT = 2  # candidates that are refined to the end
-REFINEMENTS = 4
-SCORE_SHARE = 0.1  # of the no-reference score in the last choice, where candidates of nearly one rank are left
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
+PIXELS = 150_000  # of a reduced image
+WHOLE = 1.6  # times as many pixels are not reduced
+ACCURATE = 20  # pixels; extent of a kernel that is only enlarged and refined at the next scale
+AIM = 28  # pixels; extent of a smaller kernel at the scale at which it is searched again
+NEAR = (0.4, 2.6)  # sizes of that search over the extent
+PATCH = 512  # pixels; largest side of the patch that it is searched in
+SMALLEST_PATCH, LARGEST_PATCH = 256, 1024  # pixels
+PATCH_OF_EXTENT = 12  # its side over the extent of the kernel, and
+REFINED_OF_EXTENT = 8  # that of the patch in which an enlarged kernel is refined
+ROUNDS = 2  # refinements of an enlarged kernel
 
 
 class KernelEstimate(NamedTuple):
@@ -82,134 +90,121 @@ def round_up_size(support: int) -> int:
     return next((size for size in SIZE_GRID if size >= needed), needed | 1)
 
 
-class _Pool(NamedTuple):
-    """Kernels of a search with their names, supports and latent images."""
-
-    names: list[str]
-    kernels: list[NDArray[np.float32]]
-    supports: list[int]
-    latents: list[NDArray[np.float32]]
-
-    def add(self, names: Sequence[str], supports: Sequence[int], refined: Sequence[Refinement]) -> _Pool:
-        """The pool with more kernels."""
-        kernels, latents = [r.kernel for r in refined], [r.image for r in refined]
-        return _Pool(
-            self.names + list(names), self.kernels + kernels, self.supports + list(supports), self.latents + latents
-        )
-
-
-def simple_kernels(limit: int) -> list[Sample]:
-    """Gaussian blurs and uniform discs of at most `limit` pixels across."""
-    kernels = [(f"gaussian {s:g}", gaussian_kernel(s)) for s in GAUSSIANS] + [
-        (f"disc {r:g}", disc_kernel(r)) for r in DISCS
-    ]
-    return [Sample(name, k, k.shape[0] + 4) for name, k in kernels if k.shape[0] <= limit]
-
-
 def search_kernel(
     image: NDArray[np.float32],
     size: int | None = None,
     *,
-    whole: NDArray[np.float32] | None = None,
+    side: int = PATCH,
     settings: Sequence[tuple[float, float]] | None = None,
     before: KernelEstimate | None = None,
 ) -> KernelEstimate:
     """Estimate the kernel of a gray image, and the confidence that a deconvolution with it is a gain.
 
-    Candidates are edge-based estimates of many sizes and settings (`jbid.kernel_estimation.sampling`), refined once,
-    and the `simple_kernels`. The `KEPT` ones with the highest rank (`jbid.kernel_estimation.gain`) are refined to the
-    end. The answer is the best of these and of the simple kernels as they are, by rank and no-reference score.
+    The whole image is searched at a scale of at most `PIXELS` pixels (`jbid.kernel_estimation.scale_search`), where
+    large kernels are found and told from small ones most surely. A kernel with an extent of fewer than `ACCURATE`
+    pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined on a patch.
 
     Args:
-        image: (h, w) in [0, 1], or a patch of it.
+        image: (h, w) in [0, 1].
         size: largest side of the kernel; None: found by the search.
-        whole: the whole image, in which larger kernels are searched; None: they are not.
+        side: largest side of the patch of the second search.
         settings: pairs of weight and ridge.
         before: estimate of an earlier search, which takes part as one more candidate.
     """
     image = clean_image(image[..., None])[..., 0]
-    sizes, larger = patch_sizes(image.shape, size), large_sizes(whole.shape, size) if whole is not None else []
-    if whole is not None and larger:
-        whole = clean_image(whole[..., None])[..., 0]
-    samples = draw_kernels(image, sizes, settings or SETTINGS, whole=whole, larger=larger)
-    if before is not None:
-        samples.append(Sample(f"first search: {before.candidates[0].name}", before.kernel, max(before.kernel.shape)))
-    simple = simple_kernels(size or min(image.shape) // 4)
-    pool = _first_pool(image, simple, samples)
-    predictor = GainPredictor(image)
-    found = predictor.assess(pool.latents, pool.kernels)
-    pool, refined = _refine_best(image, pool, np.argsort([-item.rank for item in found])[:KEPT])
-    found += predictor.assess(pool.latents[len(found) :], pool.kernels[len(found) :])
-    candidates = rank_candidates(image, pool.latents, pool.kernels, pool.names)
-    candidates = [candidate._replace(gain=item.gain) for candidate, item in zip(candidates, found)]
-    # an estimate can be chosen after its last refinement, and a simple kernel as it is
-    order = _order(candidates, found, {*range(len(simple)), *range(len(candidates) - len(refined), len(candidates))})
-    largest = max([*sizes, *larger])
-    estimate = _summarize(image, pool, [candidates[i] for i in order], order, refined, found[order[0]], size, largest)
-    return estimate._replace(warning=_warning(estimate, size, largest))
+    scale = math.sqrt(min(1.0, PIXELS / image.size)) if image.size > WHOLE * PIXELS else 1.0
+    sizes = search_sizes([n * scale for n in image.shape], size and max(3, math.ceil(size * scale) | 1))
+    largest = size or round(max(sizes) / scale)
+    others = [] if before is None else [_sample("first search", before)]
+    if scale == 1:
+        pool = search_scale(image, sizes, settings, limit=_limit(image, size), others=others)
+        return _conclude(image, pool, size, largest)
+    reduced = _reduce(image, scale)
+    pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)))
+    found = extent(pool.kernels[pool.order()[0]])
+    if found < ACCURATE:
+        finer = min(1.0, scale * AIM / found)
+        finer = 1.0 if finer > 0.7 else finer
+        expected = found * finer / scale
+        view = _reduce(image, finer)
+        part = _patch(view, min(side, PATCH_OF_EXTENT * expected))
+        near = [s for s in SIZES if NEAR[0] * expected <= s <= NEAR[1] * expected] or list(SIZES[:2])
+        again = _enlarged(pool, finer / scale)[:1] + (others if finer == 1 else [])
+        pool = search_scale(part, near, settings, limit=_limit(part, size), others=again)
+        if finer == 1:
+            return _conclude(part, pool, size, largest)
+        scale = finer
+    samples = _enlarged(pool, 1 / scale) + others
+    part = _patch(image, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples))
+    return _conclude(part, _refine(part, samples), size, largest)
 
 
-def _first_pool(image: NDArray[np.float32], simple: Sequence[Sample], samples: Sequence[Sample]) -> _Pool:
-    """Simple kernels as they are, and estimates after their first refinement."""
-    kernels = [sample.kernel for sample in simple]
-    pool = _Pool([s.name for s in simple], kernels, [s.size for s in simple], latent_images(image, kernels))
-    frames = [_frame(sample, image.shape) for sample in samples]
-    placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
-    steps = refine_kernels(image, placed, frames)
-    return pool.add([s.name for s in samples], frames, [step[-1] for step in steps])
+def _sample(name: str, estimate: KernelEstimate) -> Sample:
+    return Sample(f"{name}: {estimate.candidates[0].name}", estimate.kernel, max(estimate.kernel.shape))
 
 
-def _refine_best(image: NDArray[np.float32], pool: _Pool, best: NDArray[np.intp]) -> tuple[_Pool, list[Refinement]]:
-    """The pool, with some of its kernels refined to the end added, and these."""
-    supports = [pool.supports[i] for i in best]
-    padded = [np.pad(pool.kernels[i], max(0, (pool.supports[i] - pool.kernels[i].shape[0]) // 2)) for i in best]
-    refined = [step[-1] for step in refine_kernels(image, padded, supports, rounds=REFINEMENTS - 1)]
-    return pool.add([f"{pool.names[i]}, refined" for i in best], supports, refined), refined
+def _limit(image: NDArray, size: int | None) -> int:
+    return size or min(image.shape) // 4
 
 
-def _order(candidates: Sequence[Candidate], found: Sequence[Assessment], eligible: set[int]) -> list[int]:
-    """Indices of the candidates, the best first; the eligible ones come before the others."""
-    worth = [item.rank - SCORE_SHARE * c.terms.score for item, c in zip(found, candidates)]
-
-    def rank(i):
-        return candidates[i].failure == "not a number", i not in eligible, -worth[i]
-
-    return sorted(range(len(candidates)), key=rank)
+def _reduce(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    if scale == 1:
+        return image
+    h, w = image.shape
+    return resize(image, (round(h * scale), round(w * scale))).astype(np.float32)
 
 
-def _frame(sample: Sample, shape: tuple[int, ...]) -> int:
-    """Side of the square that a kernel is refined in: with some room, because the refinement may add to it."""
-    extent = max(part.stop - part.start for part in support(sample.kernel))
-    return min(extent * 5 // 4 + 4, max(sample.size, extent), min(shape) // 2 - 1) | 1
+def _patch(image: NDArray[np.float32], side: float) -> NDArray[np.float32]:
+    side = int(np.clip(side, SMALLEST_PATCH, LARGEST_PATCH))
+    return most_informative_region(image[..., None], side).of(image)
 
 
-def _summarize(
-    image: NDArray,
-    pool: _Pool,
-    candidates: list[Candidate],
-    order: list[int],
-    refined: Sequence[Refinement],
-    chosen: Assessment,
-    size: int | None,
-    largest: int,
-) -> KernelEstimate:
-    kernel, frame = pool.kernels[order[0]], size or largest
+def _enlarged(pool: Pool, factor: float) -> list[Sample]:
+    """The best kernels, as they are at a finer scale."""
+    samples = []
+    for i in pool.order()[:KEPT]:
+        size = math.ceil(pool.kernels[i].shape[0] * factor) | 1
+        samples.append(Sample(pool.names[i], prune_kernel(enlarge(pool.kernels[i], size, factor)), size))
+    return samples
+
+
+def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
+    """Kernels as they are and after each of `ROUNDS` refinements."""
+    pool, predictor = Pool([], [], [], [], [], []), GainPredictor(image)
+    frames = [frame_of(sample, image.shape) for sample in samples]
+    kernels = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
+    pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels))
+    refined = refine_kernels(image, kernels, frames, rounds=ROUNDS)
+    for n, steps in enumerate(zip(*refined)):
+        names = [f"{sample.name}, refined {n + 1}" for sample in samples]
+        pool.add(predictor, names, [r.kernel for r in steps], frames, [r.image for r in steps])
+    pool.refined.extend(steps[-1] for steps in refined)
+    return pool
+
+
+def _conclude(image: NDArray[np.float32], pool: Pool, size: int | None, largest: int) -> KernelEstimate:
+    order = pool.order()
+    order = [i for i in order if np.isfinite(pool.kernels[i]).all() and pool.kernels[i].any()]
+    kernel, side = pool.kernels[order[0]], size or max(largest, *(k.shape[0] for k in pool.kernels))
+    kernels = [pool.kernels[i] for i in order]
+    candidates = rank_candidates(image, [pool.latents[i] for i in order], kernels, [pool.names[i] for i in order])
+    candidates = [candidate._replace(gain=pool.found[i].gain) for candidate, i in zip(candidates, order)]
     rows, columns = support(kernel)
-    extent = (rows.stop - rows.start, columns.stop - columns.start)
-    # a kernel that is NaN or empty has no support
-    valid = [i for i in order if np.isfinite(pool.kernels[i]).all() and pool.kernels[i].any()]
-    return KernelEstimate(
-        kernel=place_kernel(kernel, size or max(extent) | 1),
-        support=extent,
+    found = (rows.stop - rows.start, columns.stop - columns.start)
+    chosen = pool.found[order[0]]
+    estimate = KernelEstimate(
+        kernel=place_kernel(kernel, size or max(found) | 1),
+        support=found,
         candidates=candidates,
-        kernels=[place_kernel(pool.kernels[i], frame) for i in valid],
-        refined=[place_kernel(r.kernel, frame) for r in refined],
-        fits=[crop_around(r.fit, support(r.kernel), frame) for r in refined],
+        kernels=[place_kernel(k, side) for k in kernels],
+        refined=[place_kernel(r.kernel, side) for r in pool.refined],
+        fits=[crop_around(r.fit, support(r.kernel), side) for r in pool.refined],
         image=image,
         gain=chosen.gain,
         confidence=chosen.confidence,
         warning=None,
     )
+    return estimate._replace(warning=_warning(estimate, size, largest))
 
 
 def _warning(estimate: KernelEstimate, size: int | None, side: int) -> str | None:

@@ -61,11 +61,11 @@ def laplacian_spectrum(x: Image) -> Float[AnyArray, "H W_"]:
     return (rows[:, None] + columns).astype(x.dtype)
 
 
-def transfer_function(kernel: Float[AnyArray, "*n s s"], shape: tuple[int, ...]) -> Spectrum:
+def transfer_function(kernel: Float[AnyArray, "*n kh kw"], shape: tuple[int, ...]) -> Spectrum:
     """Spectrum of the periodic convolution with a kernel whose center is the origin."""
-    xp, s = namespace(kernel), kernel.shape[-1]
-    padding = [(0, 0)] * (kernel.ndim - 2) + [(0, shape[0] - s), (0, shape[1] - s)]
-    return rfft2(xp.roll(xp.pad(kernel, padding), (-(s // 2), -(s // 2)), (-2, -1)))
+    xp, (kh, kw) = namespace(kernel), kernel.shape[-2:]
+    padding = [(0, 0)] * (kernel.ndim - 2) + [(0, shape[0] - kh), (0, shape[1] - kw)]
+    return rfft2(xp.roll(xp.pad(kernel, padding), (-(kh // 2), -(kw // 2)), (-2, -1)))
 
 
 def divide(spectrum: Spectrum, divisor: Float[AnyArray, "*n H W_"]) -> Spectrum:
@@ -89,9 +89,9 @@ def extend_periodically(image: Float[AnyArray, "h w"], shape: tuple[int, int]) -
     return extend(rows.T, shape[1] - image.shape[1]).T
 
 
-def put_inside(inner: Float[AnyArray, "h w"], outer: Image) -> Image:
+def put_inside(inner: Image, outer: Image) -> Image:
     """`outer` with `inner` in its upper left corner."""
-    h, w = inner.shape
+    h, w = inner.shape[-2:]
     if is_host(outer):
         out = outer.copy()
         out[..., :h, :w] = inner

@@ -206,13 +206,10 @@ def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -
     is_chosen = config.region is not None or not config.patch
     gray = luma(part if is_chosen else image)[..., 0]
 
-    def patch(side):
-        return gray if is_chosen else most_informative_region(image, side).of(gray)
-
-    side = max(config.patch, EDGE_PATCH)
-    estimate = search_kernel(patch(side), size, whole=gray)
+    side = max(gray.shape) if is_chosen else max(config.patch, EDGE_PATCH)
+    estimate = search_kernel(gray, size, side=side)
     if estimate.is_doubtful:
-        estimate = search_kernel(patch(side * 3 // 2), size, settings=SECOND_SETTINGS, before=estimate)
+        estimate = search_kernel(gray, size, side=side * 3 // 2, settings=SECOND_SETTINGS, before=estimate)
     return estimate
 
 

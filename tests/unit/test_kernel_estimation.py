@@ -10,7 +10,7 @@ import pytest
 import scipy.ndimage
 from skimage import data, transform
 
-from jbid.deconvolution.sparse import deconvolve_gray
+from jbid.deconvolution.admm import deconvolve_gray
 from jbid.kernel_estimation.edges import (
     EdgeOptions,
     Schedule,

@@ -1,0 +1,122 @@
+"""Search of a kernel at one scale of an image: estimates and simple blurs, refined and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jbid.kernel_estimation.gain import Assessment, GainPredictor
+from jbid.kernel_estimation.ranking import latent_images
+from jbid.kernel_estimation.refine import Refinement, refine_kernels
+from jbid.kernel_estimation.sampling import Sample, best_discs, draw_kernels, half_scale
+from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
+
+# standard deviations of Gaussian and radii of uniform discs that are candidates too, in pixels: slight blur and defocus
+GAUSSIANS = (0.4, 0.6, 0.8, 1.0, 1.3)
+DISCS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
+BEST_DISCS = 3  # of them, judged at half the scale
+KEPT = 2  # candidates that are refined to the end
+REFINEMENTS = 4
+
+
+class Pool(NamedTuple):
+    """Kernels of a search with their latent images.
+
+    Attributes:
+        names: for reports.
+        kernels: squares of odd sides.
+        supports: side of the support of each, at most.
+        latents: latent image of each.
+        found: assessment of each.
+        refined: refinements of those that were refined to the end; their kernels are the last ones of the pool.
+    """
+
+    names: list[str]
+    kernels: list[NDArray[np.float32]]
+    supports: list[int]
+    latents: list[NDArray[np.float32]]
+    found: list[Assessment]
+    refined: list[Refinement]
+
+    def add(
+        self,
+        predictor: GainPredictor,
+        names: Sequence[str],
+        kernels: Sequence[NDArray],
+        supports: Sequence[int],
+        latents: Sequence[NDArray],
+    ) -> None:
+        """Add kernels and their assessments."""
+        self.names.extend(names)
+        self.kernels.extend(kernels)
+        self.supports.extend(supports)
+        self.latents.extend(latents)
+        self.found.extend(predictor.assess(latents, kernels))
+
+    def order(self) -> list[int]:
+        """Indices by rank, the best first."""
+        return sorted(range(len(self.found)), key=lambda i: -self.found[i].rank)
+
+
+def extent(kernel: NDArray) -> int:
+    """Longer side of the support of a kernel."""
+    return max(part.stop - part.start for part in support(kernel))
+
+
+def frame_of(sample: Sample, shape: tuple[int, ...]) -> int:
+    """Side of the square that a kernel is refined in: with some room, because the refinement may add to it."""
+    own = extent(sample.kernel)
+    return min(own * 5 // 4 + 4, max(sample.size, own), min(shape) // 2 - 1) | 1
+
+
+def simple_kernels(radii: Sequence[float], limit: int) -> list[Sample]:
+    """Gaussian blurs, and uniform discs of some radii, of at most `limit` pixels across."""
+    kernels = [(f"gaussian {s:g}", gaussian_kernel(s)) for s in GAUSSIANS] + [
+        (f"disc {r:g}", disc_kernel(r)) for r in radii
+    ]
+    return [Sample(name, k, k.shape[0] + 4) for name, k in kernels if k.shape[0] <= limit]
+
+
+def search_scale(
+    image: NDArray[np.float32],
+    sizes: Sequence[int],
+    settings: Sequence[tuple[float, float]] | None = None,
+    *,
+    limit: int,
+    others: Sequence[Sample] = (),
+) -> Pool:
+    """Candidates for the kernel of a gray image at one scale.
+
+    Edge-based estimates of all sizes and settings (`jbid.kernel_estimation.sampling`) and `others`, refined once;
+    Gaussian blurs and discs. The `KEPT` ones with the highest rank are refined to the end.
+
+    Args:
+        image: (h, w) in [0, 1].
+        sizes: supports of the estimates.
+        settings: pairs of weight and ridge.
+        limit: largest extent of the simple blurs.
+        others: kernels of other searches.
+    """
+    half = half_scale(image)
+    radii = [radius for radius in DISCS if 2 * radius + 1 <= limit]
+    simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
+    samples = [*draw_kernels(image, half, sizes, settings), *others]
+    predictor = GainPredictor(image)
+    pool = Pool([], [], [], [], [], [])
+    kernels = [sample.kernel for sample in simple]
+    pool.add(predictor, [s.name for s in simple], kernels, [s.size for s in simple], latent_images(image, kernels))
+    frames = [frame_of(sample, image.shape) for sample in samples]
+    placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
+    last = [steps[-1] for steps in refine_kernels(image, placed, frames)]
+    pool.add(predictor, [s.name for s in samples], [r.kernel for r in last], frames, [r.image for r in last])
+    best = pool.order()[:KEPT]
+    frames = [pool.supports[i] for i in best]
+    padded = [np.pad(pool.kernels[i], max(0, (n - pool.kernels[i].shape[0]) // 2)) for i, n in zip(best, frames)]
+    last = [steps[-1] for steps in refine_kernels(image, padded, frames, rounds=REFINEMENTS - 1)]
+    names = [f"{pool.names[i]}, refined" for i in best]
+    pool.add(predictor, names, [r.kernel for r in last], frames, [r.image for r in last])
+    pool.refined.extend(last)
+    return pool
