@@ -43,8 +43,9 @@ from jbid.kernel_estimation.edges import sample_edge_kernels
 from jbid.kernel_estimation.gain import GATE, GainModel, GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.refine import refine_kernels
-from jbid.kernel_estimation.sampling import SETTINGS, patch_sizes, smooth_noise
-from jbid.kernel_estimation.search import clean_image, simple_kernels
+from jbid.kernel_estimation.sampling import SETTINGS, search_sizes, smooth_noise
+from jbid.kernel_estimation.scale_search import DISCS, simple_kernels
+from jbid.kernel_estimation.search import clean_image
 from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
@@ -135,6 +136,15 @@ def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int) -> ND
     return place_kernel(kernels[nearest], extents[nearest] | 1)
 
 
+def jpeg(image: NDArray, quality: int) -> NDArray[np.float32]:
+    """Image (h, w, c) in [0, 1] after JPEG compression."""
+    file = io.BytesIO()
+    Image.fromarray(np.squeeze(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))).save(
+        file, "JPEG", quality=quality
+    )
+    return (np.asarray(Image.open(file)).reshape(image.shape) / 255).astype(np.float32)
+
+
 def draw_problem(index: int, files: Sequence[Path]) -> Problem:
     """Problem of a number; the same for the same photos."""
     rng = np.random.default_rng(SEED + index)
@@ -155,13 +165,10 @@ def draw_problem(index: int, files: Sequence[Path]) -> Problem:
     blurred = scipy.signal.fftconvolve(sharp, kernel, "valid")
     blurred = blurred + noise_level * rng.standard_normal(blurred.shape)
     eight_bits = np.round(np.clip(blurred, 0, 1) * 255).astype(np.uint8)
-    if quality:
-        file = io.BytesIO()
-        Image.fromarray(eight_bits).save(file, "JPEG", quality=quality)
-        eight_bits = np.asarray(Image.open(file))
+    observed = jpeg(eight_bits[..., None] / 255, quality)[..., 0] if quality else eight_bits / 255
     sharp = np.clip(sharp[rim : rim + side, rim : rim + side], 0, 1)
     about = {"photo": name, "kernel": kernel.shape[0], "noise": noise_level, "jpeg": quality, "gain": round(gain, 2)}
-    return Problem(kind, (eight_bits / 255).astype(np.float32), sharp.astype(np.float32), kernel, about)
+    return Problem(kind, observed.astype(np.float32), sharp.astype(np.float32), kernel, about)
 
 
 def candidate_entries(problem: Problem) -> dict[str, Any]:
@@ -180,12 +187,12 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
         features = {key: round(value, 4) for key, value in predictor.features(latent, kernel).items()}
         return {"name": name, "refined": done, "gain": round(gain, 3), "features": features}
 
-    simple = simple_kernels(min(h, w) // 4)
+    simple = simple_kernels(DISCS, min(h, w) // 4)
     entries = [
         entry(sample.name, 0, latent, sample.kernel)
         for sample, latent in zip(simple, latent_images(image, [sample.kernel for sample in simple]))
     ]
-    options = [(size, *setting) for size in patch_sizes(image.shape, None) for setting in SETTINGS]
+    options = [(size, *setting) for size in search_sizes(image.shape) for setting in SETTINGS]
     kernels = sample_edge_kernels(smooth_noise(image), options)
     names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge in options]
     entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]

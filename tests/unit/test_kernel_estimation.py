@@ -19,7 +19,7 @@ from jbid.kernel_estimation.edges import (
     ridge_kernel,
 )
 from jbid.kernel_estimation.refine import refine_kernel
-from jbid.kernel_estimation.sampling import draw_kernels, large_sizes
+from jbid.kernel_estimation.sampling import draw_kernels, half_scale, search_sizes
 from jbid.kernel_estimation.search import _warning, round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import blur
@@ -170,18 +170,29 @@ def test_host_and_compiled_estimates_agree():
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
-def test_large_kernel_is_found_in_the_reduced_image(monkeypatch):
-    monkeypatch.setattr("jbid.kernel_estimation.sampling.LARGE_PIXELS", 30_000)
-    monkeypatch.setattr("jbid.kernel_estimation.sampling.SMALLEST_SIDE", 256)
+def test_supports_to_search():
+    assert search_sizes((400, 500)) == [13, 19, 31, 51, 79, 121]
+    assert search_sizes((100, 500)) == [13, 19, 31]
+    assert search_sizes((20, 20)) == [7]
+    assert search_sizes((400, 500), 21) == [29] and search_sizes((400, 500), 65) == [13, 19, 31, 73]
+
+
+def test_large_supports_are_estimated_at_a_reduced_scale():
     picture, kernel = scene(300, 55, key=4)
-    assert large_sizes((400, 500), None) == [79, 121, 181] and large_sizes((400, 500), 21) == []
-    assert large_sizes((200, 500), None) == []
-    samples = draw_kernels(picture, [13, 19, 31, 51], whole=picture, larger=large_sizes(picture.shape, None))
-    large = [sample for sample in samples if sample.name.startswith("whole image")]
-    assert any(sample.name.endswith("enlarged") for sample in large)
+    samples = draw_kernels(picture, half_scale(picture), [51, 79])
     for sample in samples:
         assert sample.kernel.sum() == pytest.approx(1, abs=1e-5) and max(sample.kernel.shape) >= sample.size
-    assert max(kernel_similarity(sample.kernel, kernel) for sample in large) > 0.75
+    assert max(kernel_similarity(sample.kernel, kernel) for sample in samples) > 0.75
+
+
+@pytest.mark.parametrize("side, key", [(15, 0), (45, 4)])
+def test_kernels_are_found_in_a_reduced_image_first(monkeypatch, side, key):
+    monkeypatch.setattr("jbid.kernel_estimation.search.PIXELS", 20_000)
+    picture, kernel = scene(300, side, key=key)
+    found = search_kernel(picture)
+    # the small one is searched again in a patch, the large one is enlarged and refined
+    assert any("refined 2" in candidate.name for candidate in found.candidates) == (side > 40)
+    assert kernel_similarity(found.kernel, kernel) > 0.7
 
 
 @pytest.mark.parametrize("key", [0, 1])
