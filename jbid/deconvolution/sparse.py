@@ -158,3 +158,14 @@ def deconvolve_sparse(
     else:
         x = solve(clean, init_image)
     return namespace(x).clip(crop_center(x, kernel.shape), 0, 1)
+
+
+def deconvolve_gray(
+    image: Float[AnyArray, "h w"], kernel: Float[AnyArray, "kh kw"], init_image: Float[AnyArray, "H W"] | None = None
+) -> Float[AnyArray, "H W"]:
+    """Latent image by a short `sparse_deconvolution` of a gray image, scaled to `CONTRAST` meanwhile."""
+    scale = CONTRAST / namespace(image).maximum(image.std(), 1e-3)
+    y = (image * scale)[..., None]
+    x = pad_edge(y, kernel.shape) if init_image is None else init_image[..., None] * scale
+    weight = regularization_weight(estimate_noise(y))
+    return sparse_deconvolution(y, kernel, x, weight=weight, rounds=3, iterations=10)[..., 0] / scale

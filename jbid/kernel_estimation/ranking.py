@@ -18,7 +18,7 @@ import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
-from jbid.deconvolution.admm import deconvolve_gray
+from jbid.deconvolution.sparse import deconvolve_gray
 from jbid.engine.batching import even_batch
 from jbid.metrics import pairwise_similarity
 from jbid.ops.kernels import place_kernel

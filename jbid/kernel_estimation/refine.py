@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from jbid.deconvolution.admm import deconvolve_gray
-from jbid.deconvolution.sparse import CLIPPED, CONTRAST
+from jbid.deconvolution.sparse import CLIPPED, CONTRAST, deconvolve_gray
 from jbid.ops.conv import fit_operators
 from jbid.ops.kernels import prune_kernel
 from jbid.ops.namespace import AnyArray, conjugate_gradients, namespace
@@ -85,7 +84,7 @@ def refine_kernel(
         iterations=15,
     )
     kernel = prune_kernel(fit, size)
-    return Refinement(kernel, deconvolve_gray(image, kernel), fit)
+    return Refinement(kernel, deconvolve_gray(image, kernel, x), fit)
 
 
 @functools.cache

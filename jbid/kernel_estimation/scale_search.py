@@ -91,7 +91,7 @@ def search_scale(
     """Candidates for the kernel of a gray image at one scale.
 
     Edge-based estimates of all sizes and settings (`jbid.kernel_estimation.sampling`) and `others`, refined once;
-    Gaussian blurs and discs. The `KEPT` ones with the highest rank are refined to the end.
+    Gaussian blurs and discs. The `KEPT` estimates with the highest rank are refined to the end.
 
     Args:
         image: (h, w) in [0, 1].
@@ -112,7 +112,8 @@ def search_scale(
     placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
     last = [steps[-1] for steps in refine_kernels(image, placed, frames)]
     pool.add(predictor, [s.name for s in samples], [r.kernel for r in last], frames, [r.image for r in last])
-    best = pool.order()[:KEPT]
+    # the simple ones are right as they are or not at all
+    best = [i for i in pool.order() if i >= len(simple)][:KEPT]
     frames = [pool.supports[i] for i in best]
     padded = [np.pad(pool.kernels[i], max(0, (n - pool.kernels[i].shape[0]) // 2)) for i, n in zip(best, frames)]
     last = [steps[-1] for steps in refine_kernels(image, padded, frames, rounds=REFINEMENTS - 1)]

@@ -26,14 +26,14 @@ SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
 PIXELS = 150_000  # of a reduced image
 WHOLE = 1.6  # times as many pixels are not reduced
-ACCURATE = 20  # pixels; extent of a kernel that is only enlarged and refined at the next scale
+ACCURATE = 8  # pixels; extent of a kernel that is only enlarged and refined at the next scale
 AIM = 28  # pixels; extent of a smaller kernel at the scale at which it is searched again
 NEAR = (0.4, 2.6)  # sizes of that search over the extent
 PATCH = 512  # pixels; largest side of the patch that it is searched in
 SMALLEST_PATCH, LARGEST_PATCH = 256, 1024  # pixels
 PATCH_OF_EXTENT = 12  # its side over the extent of the kernel, and
 REFINED_OF_EXTENT = 8  # that of the patch in which an enlarged kernel is refined
-ROUNDS = 2  # refinements of an enlarged kernel
+ROUNDS = 3  # refinements of an enlarged kernel
 
 
 class KernelEstimate(NamedTuple):
@@ -113,7 +113,7 @@ def search_kernel(
     """
     image = clean_image(image[..., None])[..., 0]
     scale = math.sqrt(min(1.0, PIXELS / image.size)) if image.size > WHOLE * PIXELS else 1.0
-    sizes = search_sizes([n * scale for n in image.shape], size and max(3, math.ceil(size * scale) | 1))
+    sizes = search_sizes(tuple(int(n * scale) for n in image.shape), size and max(3, math.ceil(size * scale) | 1))
     largest = size or round(max(sizes) / scale)
     others = [] if before is None else [_sample("first search", before)]
     if scale == 1:

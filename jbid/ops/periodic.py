@@ -89,7 +89,7 @@ def extend_periodically(image: Float[AnyArray, "h w"], shape: tuple[int, int]) -
     return extend(rows.T, shape[1] - image.shape[1]).T
 
 
-def put_inside(inner: Image, outer: Image) -> Image:
+def put_inside(inner: Float[AnyArray, "*m h w"], outer: Image) -> Image:
     """`outer` with `inner` in its upper left corner."""
     h, w = inner.shape[-2:]
     if is_host(outer):

@@ -10,7 +10,7 @@ import pytest
 import scipy.ndimage
 from skimage import data, transform
 
-from jbid.deconvolution.admm import deconvolve_gray
+from jbid.deconvolution.sparse import deconvolve_gray
 from jbid.kernel_estimation.edges import (
     EdgeOptions,
     Schedule,
@@ -191,7 +191,7 @@ def test_kernels_are_found_in_a_reduced_image_first(monkeypatch, side, key):
     picture, kernel = scene(300, side, key=key)
     found = search_kernel(picture)
     # the small one is searched again in a patch, the large one is enlarged and refined
-    assert any("refined 2" in candidate.name for candidate in found.candidates) == (side > 40)
+    assert any("refined 3" in candidate.name for candidate in found.candidates) == (side > 40)
     assert kernel_similarity(found.kernel, kernel) > 0.7
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jbid.deconvolution.admm import deconvolve_gray
+from jbid.deconvolution.sparse import deconvolve_gray
 from jbid.engine.generators import image_prior, network_generator
 from jbid.io import torch_weights
 from jbid.io.weights import load, weights_folder
