@@ -139,6 +139,11 @@ def _center(kernels: Float[AnyArray, "n s s"]) -> Float[AnyArray, "n s s"]:
     )
 
 
+def _no_blur(image: Image, count: int, side: int) -> Float[AnyArray, "n side side"]:
+    xp = namespace(image)
+    return xp.broadcast_to(delta_kernel((side, side), xp).astype(image.dtype), (count, side, side))
+
+
 def estimate_edge_kernels(
     image: Float[AnyArray, "h w"],
     options: EdgeOptions,
@@ -177,15 +182,12 @@ def estimate_edge_kernels(
     for level in reversed(range(last, first + 1)):
         factor = RATIO**level
         s = _odd(side * factor)
-        half = xp.clip(xp.round((xp.asarray(options.size) * factor - 1) / 2), 1, s // 2).astype(int)
+        sizes = 2 * xp.clip(xp.round((xp.asarray(options.size) * factor - 1) / 2), 1, s // 2).astype(int) + 1
         shape = (max(round(h * factor), s + 2), max(round(w * factor), s + 2))
         scaled = image if level == 0 else resize(image, shape)
         padded = fast_shape(shape[0] + s, shape[1] + s)
-        sizes = 2 * half + 1
-        if kernels is None:
-            kernels = xp.broadcast_to(delta_kernel((s, s), xp).astype(image.dtype), (len(sizes), s, s))
-        else:
-            kernels = _center(_prune(enlarge(kernels, s, 1 / RATIO), sizes))
+        kernels = _no_blur(image, len(sizes), s) if kernels is None else enlarge(kernels, s, 1 / RATIO)
+        kernels = _center(_prune(kernels, sizes))
 
         def update(_, carry, *, s=s, sizes=sizes, padded=padded, scaled=scaled):
             kernels, weights, y = carry

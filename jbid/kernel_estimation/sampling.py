@@ -34,7 +34,7 @@ LARGE = 51  # from this size on, other settings and fewer rounds
 FINEST_LARGEST = 60
 # (weight, ridge) of `EdgeOptions` for each size
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
-LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0), (4e-2, 80.0), (8e-2, 320.0))
+LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 PAUSE = 2  # scale at which the estimates are judged, half the full one
 CONTINUED = 6  # estimates that are continued to the full scale
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges

@@ -101,8 +101,8 @@ def search_kernel(
     """Estimate the kernel of a gray image, and the confidence that a deconvolution with it is a gain.
 
     The whole image is searched at a scale of at most `PIXELS` pixels (`jbid.kernel_estimation.scale_search`), where
-    large kernels are found and told from small ones most surely. A kernel with an extent of fewer than `ACCURATE`
-    pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined on a patch.
+    large kernels are found, and distinguished from small ones, most surely. A kernel with an extent of fewer than
+    `ACCURATE` pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined.
 
     Args:
         image: (h, w) in [0, 1].
