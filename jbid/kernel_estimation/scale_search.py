@@ -12,13 +12,15 @@ from jbid.kernel_estimation.gain import Assessment, GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.refine import Refinement, refine_kernels
 from jbid.kernel_estimation.sampling import Sample, best_discs, draw_kernels, half_scale
+from jbid.metrics import kernel_similarity
 from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
 
 # standard deviations of Gaussian and radii of uniform discs that are candidates too, in pixels: slight blur and defocus
 GAUSSIANS = (0.4, 0.6, 0.8, 1.0, 1.3)
 DISCS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 BEST_DISCS = 3  # of them, judged at half the scale
-KEPT = 2  # candidates that are refined to the end
+KEPT = 2  # candidates that are refined to the end, and
+DISTINCT = 0.7  # the best of those whose similarity to the first one is smaller
 REFINEMENTS = 4
 
 
@@ -91,7 +93,8 @@ def search_scale(
     """Candidates for the kernel of a gray image at one scale.
 
     Edge-based estimates of all sizes and settings (`jbid.kernel_estimation.sampling`) and `others`, refined once;
-    Gaussian blurs and discs. The `KEPT` estimates with the highest rank are refined to the end.
+    Gaussian blurs and discs. The `KEPT` estimates with the highest rank are refined to the end, and the best distinct
+    one: where a small kernel leads, a large one has a lower rank until it is accurate.
 
     Args:
         image: (h, w) in [0, 1].
@@ -113,7 +116,7 @@ def search_scale(
     last = [steps[-1] for steps in refine_kernels(image, placed, frames)]
     pool.add(predictor, [s.name for s in samples], [r.kernel for r in last], frames, [r.image for r in last])
     # the simple ones are right as they are or not at all
-    best = [i for i in pool.order() if i >= len(simple)][:KEPT]
+    best = _best(pool, [i for i in pool.order() if i >= len(simple)])
     frames = [pool.supports[i] for i in best]
     padded = [np.pad(pool.kernels[i], max(0, (n - pool.kernels[i].shape[0]) // 2)) for i, n in zip(best, frames)]
     last = [steps[-1] for steps in refine_kernels(image, padded, frames, rounds=REFINEMENTS - 1)]
@@ -121,3 +124,9 @@ def search_scale(
     pool.add(predictor, names, [r.kernel for r in last], frames, [r.image for r in last])
     pool.refined.extend(last)
     return pool
+
+
+def _best(pool: Pool, order: Sequence[int]) -> list[int]:
+    """Indices of the estimates to refine to the end, out of those in the order of their ranks."""
+    others = [i for i in order[KEPT:] if kernel_similarity(pool.kernels[i], pool.kernels[order[0]]) < DISTINCT]
+    return [*order[:KEPT], *others[:1]]
