@@ -28,6 +28,7 @@ from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.parallel import map_threads
 
 SIZES = (13, 19, 31, 51, 79, 121)  # supports that are searched, in pixels
+SMALL = 300  # pixels, of the shorter side of an image
 LARGE = 51  # from this size on, other settings and fewer rounds
 # larger supports are found at a reduced scale, where they have about as many pixels, and enlarged: at finer ones even
 # good estimates of large kernels come apart (docs/development-notes.md)
@@ -62,8 +63,12 @@ def smooth_noise(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def search_sizes(shape: tuple[int, ...], size: int | None = None) -> list[int]:
-    """Supports to search in an image (h, w): `SIZES` up to 0.4 of its shorter side, or those for a given size."""
-    largest = max(9, min(shape) * 2 // 5)
+    """Supports to search in an image (h, w): `SIZES` up to 0.4 of its shorter side, or those for a given size.
+
+    Up to 0.3 for a `SMALL` image: larger ones take time and found nothing more in Levin's.
+    """
+    side = min(shape)
+    largest = max(9, side * 2 // 5 if side >= SMALL else side * 3 // 10)
     if size is None:
         return [s for s in SIZES if s <= largest] or [largest // 2 * 2 - 1]
     # slightly more than the blur needs, because a tight frame is worse; and much less, because a far larger one is too

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid.kernel_estimation.gain import Assessment, GainPredictor
-from jbid.kernel_estimation.ranking import latent_images
+from jbid.kernel_estimation.ranking import Candidate, latent_images, rank_candidates
 from jbid.kernel_estimation.refine import Refinement, refine_kernels
 from jbid.kernel_estimation.sampling import Sample, best_discs, draw_kernels, half_scale
 from jbid.metrics import kernel_similarity
@@ -20,8 +20,10 @@ GAUSSIANS = (0.4, 0.6, 0.8, 1.0, 1.3)
 DISCS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 BEST_DISCS = 3  # of them, judged at half the scale
 KEPT = 2  # candidates that are refined to the end, and
-DISTINCT = 0.7  # the best of those whose similarity to the first one is smaller
+DISTINCT = 0.7  # the best of those whose similarity to the first one is smaller,
+NEAR_BEST = 1.5  # if its rank is less than this below
 REFINEMENTS = 4
+SCORE_SHARE = 0.1  # of the no-reference score in the last choice, where candidates of nearly one rank are left
 
 
 class Pool(NamedTuple):
@@ -33,6 +35,7 @@ class Pool(NamedTuple):
         supports: side of the support of each, at most.
         latents: latent image of each.
         found: assessment of each.
+        is_final: of each, False for estimates that were not refined to the end.
         refined: refinements of those that were refined to the end; their kernels are the last ones of the pool.
     """
 
@@ -41,6 +44,7 @@ class Pool(NamedTuple):
     supports: list[int]
     latents: list[NDArray[np.float32]]
     found: list[Assessment]
+    is_final: list[bool]
     refined: list[Refinement]
 
     def add(
@@ -50,6 +54,7 @@ class Pool(NamedTuple):
         kernels: Sequence[NDArray],
         supports: Sequence[int],
         latents: Sequence[NDArray],
+        is_final: bool = True,
     ) -> None:
         """Add kernels and their assessments."""
         self.names.extend(names)
@@ -57,10 +62,24 @@ class Pool(NamedTuple):
         self.supports.extend(supports)
         self.latents.extend(latents)
         self.found.extend(predictor.assess(latents, kernels))
+        self.is_final.extend([is_final] * len(kernels))
 
     def order(self) -> list[int]:
         """Indices by rank, the best first."""
         return sorted(range(len(self.found)), key=lambda i: -self.found[i].rank)
+
+    def choose(self, image: NDArray[np.float32]) -> tuple[list[int], list[Candidate]]:
+        """Indices of the valid kernels, the best first, by rank and no-reference score; candidates in this order."""
+        valid = [i for i in range(len(self.found)) if np.isfinite(self.kernels[i]).all() and self.kernels[i].any()]
+        kernels, names = [self.kernels[i] for i in valid], [self.names[i] for i in valid]
+        candidates = rank_candidates(image, [self.latents[i] for i in valid], kernels, names)
+        candidates = [c._replace(gain=self.found[i].gain) for c, i in zip(candidates, valid)]
+
+        def worth(n):
+            return self.is_final[valid[n]], self.found[valid[n]].rank - SCORE_SHARE * candidates[n].terms.score
+
+        order = sorted(range(len(valid)), key=worth, reverse=True)
+        return [valid[n] for n in order], [candidates[n] for n in order]
 
 
 def extent(kernel: NDArray) -> int:
@@ -108,13 +127,14 @@ def search_scale(
     simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
     samples = [*draw_kernels(image, half, sizes, settings), *others]
     predictor = GainPredictor(image)
-    pool = Pool([], [], [], [], [], [])
+    pool = Pool([], [], [], [], [], [], [])
     kernels = [sample.kernel for sample in simple]
     pool.add(predictor, [s.name for s in simple], kernels, [s.size for s in simple], latent_images(image, kernels))
     frames = [frame_of(sample, image.shape) for sample in samples]
     placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
     last = [steps[-1] for steps in refine_kernels(image, placed, frames)]
-    pool.add(predictor, [s.name for s in samples], [r.kernel for r in last], frames, [r.image for r in last])
+    names = [s.name for s in samples]
+    pool.add(predictor, names, [r.kernel for r in last], frames, [r.image for r in last], is_final=False)
     # the simple ones are right as they are or not at all
     best = _best(pool, [i for i in pool.order() if i >= len(simple)])
     frames = [pool.supports[i] for i in best]
@@ -128,5 +148,8 @@ def search_scale(
 
 def _best(pool: Pool, order: Sequence[int]) -> list[int]:
     """Indices of the estimates to refine to the end, out of those in the order of their ranks."""
-    others = [i for i in order[KEPT:] if kernel_similarity(pool.kernels[i], pool.kernels[order[0]]) < DISTINCT]
-    return [*order[:KEPT], *others[:1]]
+    if not order:
+        return []
+    best, limit = pool.kernels[order[0]], pool.found[order[0]].rank - NEAR_BEST
+    others = [i for i in order[KEPT:] if pool.found[i].rank > limit]
+    return [*order[:KEPT], *[i for i in others if kernel_similarity(pool.kernels[i], best) < DISTINCT][:1]]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.patch import most_informative_region
-from jbid.kernel_estimation.ranking import Candidate, latent_images, rank_candidates
+from jbid.kernel_estimation.ranking import Candidate, latent_images
 from jbid.kernel_estimation.refine import refine_kernels
 from jbid.kernel_estimation.sampling import SIZES, Sample, search_sizes
 from jbid.kernel_estimation.scale_search import KEPT, Pool, extent, frame_of, search_scale
@@ -121,7 +121,8 @@ def search_kernel(
         return _conclude(image, pool, size, largest)
     reduced = _reduce(image, scale)
     pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)))
-    found = extent(pool.kernels[pool.order()[0]])
+    best = _best(reduced, pool)
+    found = max(part.stop - part.start for part in support(best[0].kernel))
     if found < ACCURATE:
         finer = min(1.0, scale * AIM / found)
         finer = 1.0 if finer > 0.7 else finer
@@ -129,12 +130,12 @@ def search_kernel(
         view = _reduce(image, finer)
         part = _patch(view, min(side, PATCH_OF_EXTENT * expected))
         near = [s for s in SIZES if NEAR[0] * expected <= s <= NEAR[1] * expected] or list(SIZES[:2])
-        again = _enlarged(pool, finer / scale)[:1] + (others if finer == 1 else [])
+        again = _enlarged(best[:1], finer / scale) + (others if finer == 1 else [])
         pool = search_scale(part, near, settings, limit=_limit(part, size), others=again)
         if finer == 1:
             return _conclude(part, pool, size, largest)
-        scale = finer
-    samples = _enlarged(pool, 1 / scale) + others
+        scale, best = finer, _best(part, pool)
+    samples = _enlarged(best, 1 / scale) + others
     part = _patch(image, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples))
     return _conclude(part, _refine(part, samples), size, largest)
 
@@ -159,18 +160,24 @@ def _patch(image: NDArray[np.float32], side: float) -> NDArray[np.float32]:
     return most_informative_region(image[..., None], side).of(image)
 
 
-def _enlarged(pool: Pool, factor: float) -> list[Sample]:
-    """The best kernels, as they are at a finer scale."""
-    samples = []
-    for i in pool.order()[:KEPT]:
-        size = math.ceil(pool.kernels[i].shape[0] * factor) | 1
-        samples.append(Sample(pool.names[i], prune_kernel(enlarge(pool.kernels[i], size, factor)), size))
-    return samples
+def _best(image: NDArray[np.float32], pool: Pool) -> list[Sample]:
+    """The `KEPT` best kernels."""
+    order, _ = pool.choose(image)
+    return [Sample(pool.names[i], pool.kernels[i], pool.kernels[i].shape[0]) for i in order[:KEPT]]
+
+
+def _enlarged(samples: Sequence[Sample], factor: float) -> list[Sample]:
+    """The kernels as they are at a finer scale."""
+    sizes = [math.ceil(sample.size * factor) | 1 for sample in samples]
+    return [
+        Sample(sample.name, prune_kernel(enlarge(sample.kernel, size, factor)), size)
+        for sample, size in zip(samples, sizes)
+    ]
 
 
 def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
     """Kernels as they are and after each of `ROUNDS` refinements."""
-    pool, predictor = Pool([], [], [], [], [], []), GainPredictor(image)
+    pool, predictor = Pool([], [], [], [], [], [], []), GainPredictor(image)
     frames = [frame_of(sample, image.shape) for sample in samples]
     kernels = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
     pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels))
@@ -183,12 +190,9 @@ def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
 
 
 def _conclude(image: NDArray[np.float32], pool: Pool, size: int | None, largest: int) -> KernelEstimate:
-    order = pool.order()
-    order = [i for i in order if np.isfinite(pool.kernels[i]).all() and pool.kernels[i].any()]
+    order, candidates = pool.choose(image)
     kernel, side = pool.kernels[order[0]], size or max(largest, *(k.shape[0] for k in pool.kernels))
     kernels = [pool.kernels[i] for i in order]
-    candidates = rank_candidates(image, [pool.latents[i] for i in order], kernels, [pool.names[i] for i in order])
-    candidates = [candidate._replace(gain=pool.found[i].gain) for candidate, i in zip(candidates, order)]
     rows, columns = support(kernel)
     found = (rows.stop - rows.start, columns.stop - columns.start)
     chosen = pool.found[order[0]]
