@@ -128,8 +128,12 @@ def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int) -> ND
         return disc_kernel(rng.uniform(1.5, 6))
     if kind == "line":
         return draw_line(rng, min(rng.uniform(5, 40), side / 5))
-    extent = min(np.exp(rng.uniform(np.log(5), np.log(70))), side / 4.5)
-    frame = next(n for n in (9, 15, 21, 31, 45, 61, 81, 121) if n >= extent / 0.6)
+    return camera_kernel(min(np.exp(rng.uniform(np.log(5), np.log(70))), side / 4.5), seed)
+
+
+def camera_kernel(extent: float, seed: int) -> NDArray[np.float32]:
+    """Camera-shake kernel of about an extent in pixels, the nearest of sixteen."""
+    frame = next(n for n in (9, 15, 21, 31, 45, 61, 81, 121, 181) if n >= extent / 0.6)
     kernels = np.asarray(motion_kernels(jax.random.key(seed), frame, 16))
     extents = [max(part.stop - part.start for part in support(kernel)) for kernel in kernels]
     nearest = int(np.argmin(np.abs(np.array(extents) - extent)))

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import scipy.ndimage
 import scipy.signal
@@ -27,15 +26,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import jbid
-from benchmarks.fit_gain import draw_page, jpeg
+from benchmarks.fit_gain import camera_kernel, draw_page, jpeg
 from benchmarks.script import Parser, json_file, run_script
 from jbid.data.crops import find_images
 from jbid.io.files import make_folder, read_json, write_json
 from jbid.io.images import read_image
 from jbid.kernel_estimation.ranking import latent_images
+from jbid.kernel_estimation.scale_search import extent
 from jbid.metrics import align, kernel_similarity
 from jbid.ops.color import luma
-from jbid.ops.kernels import place_kernel, support
 from jbid.runtime.environment import source_commit, versions_and_device
 
 if TYPE_CHECKING:
@@ -43,21 +42,10 @@ if TYPE_CHECKING:
 
 SEED = 50_000
 EXTENTS = (9, 101)  # pixels, log-uniform
-FRAME = 161  # that kernels are drawn in
 NOISE = (0.0, 0.002, 0.005, 0.01, 0.02)
 KINDS = ("photo", "page", "JPEG", "noise", "soft background")
 PAGE = 400  # pixels
 BINS = 5
-
-
-def draw_kernel(rng: np.random.Generator, seed: int, largest: float) -> NDArray[np.float32]:
-    """Camera-shake kernel of a random extent."""
-    extent = min(np.exp(rng.uniform(*np.log(EXTENTS))), largest)
-    frame = next(n for n in (21, 41, 81, FRAME) if n >= extent / 0.6 or n == FRAME)
-    kernels = np.asarray(jbid.motion_kernels(jax.random.key(seed), frame, 16))
-    extents = [max(part.stop - part.start for part in support(kernel)) for kernel in kernels]
-    nearest = int(np.argmin(np.abs(np.array(extents) - extent)))
-    return place_kernel(kernels[nearest], extents[nearest] | 1)
 
 
 def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
@@ -65,7 +53,7 @@ def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
     rng = np.random.default_rng(SEED + index)
     path = files[rng.integers(len(files))]
     photo = luma(read_image(path))
-    kernel = draw_kernel(rng, SEED + index, min(photo.shape[:2]) / 4)
+    kernel = camera_kernel(min(np.exp(rng.uniform(*np.log(EXTENTS))), min(photo.shape[:2]) / 4), SEED + index)
     noise, half = float(rng.choice(NOISE)), kernel.shape[0] // 2
     blurred = scipy.signal.fftconvolve(photo, kernel[..., None], "valid")
     blurred = np.round(np.clip(blurred + noise * rng.standard_normal(blurred.shape), 0, 1) * 255) / 255
@@ -91,7 +79,7 @@ def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
         "photo": path.name,
         "seed": SEED + index,
         "size": [h, w],
-        "kernel": max(part.stop - part.start for part in support(kernel)),
+        "kernel": extent(kernel),
         "noise": noise,
         "psnr_blurred": before,
         "gain": score(found.image[..., 0]) - before,

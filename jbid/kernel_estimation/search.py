@@ -122,7 +122,7 @@ def search_kernel(
     reduced = _reduce(image, scale)
     pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)))
     best = _best(reduced, pool)
-    found = max(part.stop - part.start for part in support(best[0].kernel))
+    found = extent(best[0].kernel)
     if found < ACCURATE:
         finer = min(1.0, scale * AIM / found)
         finer = 1.0 if finer > 0.7 else finer

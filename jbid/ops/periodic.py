@@ -61,11 +61,11 @@ def laplacian_spectrum(x: Image) -> Float[AnyArray, "H W_"]:
     return (rows[:, None] + columns).astype(x.dtype)
 
 
-def transfer_function(kernel: Float[AnyArray, "*n kh kw"], shape: tuple[int, ...]) -> Spectrum:
+def transfer_function(kernel: Float[AnyArray, "*n s s"], shape: tuple[int, ...]) -> Spectrum:
     """Spectrum of the periodic convolution with a kernel whose center is the origin."""
-    xp, (kh, kw) = namespace(kernel), kernel.shape[-2:]
-    padding = [(0, 0)] * (kernel.ndim - 2) + [(0, shape[0] - kh), (0, shape[1] - kw)]
-    return rfft2(xp.roll(xp.pad(kernel, padding), (-(kh // 2), -(kw // 2)), (-2, -1)))
+    xp, s = namespace(kernel), kernel.shape[-1]
+    padding = [(0, 0)] * (kernel.ndim - 2) + [(0, shape[0] - s), (0, shape[1] - s)]
+    return rfft2(xp.roll(xp.pad(kernel, padding), (-(s // 2), -(s // 2)), (-2, -1)))
 
 
 def divide(spectrum: Spectrum, divisor: Float[AnyArray, "*n H W_"]) -> Spectrum:

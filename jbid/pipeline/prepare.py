@@ -14,12 +14,18 @@ from jbid.io.images import read_kernel
 from jbid.io.weights import weights_folder
 from jbid.kernel_estimation.learned import learned_kernel
 from jbid.kernel_estimation.patch import Region, find_content, most_informative_region
-from jbid.kernel_estimation.search import SECOND_SETTINGS, KernelEstimate, clean_image, round_up_size, search_kernel
+from jbid.kernel_estimation.search import (
+    PATCH,
+    SECOND_SETTINGS,
+    KernelEstimate,
+    clean_image,
+    round_up_size,
+    search_kernel,
+)
 from jbid.ops.color import luma, srgb_to_linear
 from jbid.ops.kernels import place_kernel, support
 from jbid.pipeline.config import ESTIMATES, INITS, Config, init_names
 
-EDGE_PATCH = 512  # pixels; least side of the patch for the edge-based estimate
 SMALLEST = 32  # pixels; the coarsest of the five scales of the image network needs as many
 
 
@@ -206,7 +212,7 @@ def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -
     is_chosen = config.region is not None or not config.patch
     gray = luma(part if is_chosen else image)[..., 0]
 
-    side = max(gray.shape) if is_chosen else max(config.patch, EDGE_PATCH)
+    side = max(gray.shape) if is_chosen else max(config.patch, PATCH)
     estimate = search_kernel(gray, size, side=side)
     if estimate.is_doubtful:
         estimate = search_kernel(gray, size, side=side * 3 // 2, settings=SECOND_SETTINGS, before=estimate)
