@@ -27,15 +27,18 @@ from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.parallel import map_threads
 
-SIZES = (13, 19, 31, 51, 79, 121)  # supports that are searched, in pixels
+SIZES = (13, 19, 31, 45, 61, 79, 121)  # supports that are searched, in pixels
 SMALL = 300  # pixels, of the shorter side of an image
-LARGE = 51  # from this size on, other settings and fewer rounds
+LARGE = 45  # from this size on, other settings and fewer rounds
 # larger supports are found at a reduced scale, where they have about as many pixels, and enlarged: at finer ones even
 # good estimates of large kernels come apart (docs/development-notes.md)
 FINEST_LARGEST = 60
 # (weight, ridge) of `EdgeOptions` for each size
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
 LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
+# which setting finds a large kernel is chance, so more of them find more; beyond `MOST_SAMPLED` they take too long
+MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0, 80.0))
+MOST_SAMPLED = 79
 PAUSE = 2  # scale at which the estimates are judged, half the full one
 CONTINUED = 6  # estimates that are continued to the full scale
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
@@ -92,6 +95,12 @@ def best_discs(half: NDArray[np.float32], radii: Sequence[float], count: int) ->
     return [radii[i] for i in np.argsort([-rank for rank in ranks], kind="stable")[:count]]
 
 
+def _settings(size: int, many: bool) -> Sequence[tuple[float, float]]:
+    if size < LARGE:
+        return SETTINGS
+    return MANY_SETTINGS if many and size <= MOST_SAMPLED else LARGE_SETTINGS
+
+
 def _schedule(size: int) -> Schedule:
     return SHORT if size >= LARGE else LONG
 
@@ -130,6 +139,8 @@ def draw_kernels(
     half: NDArray[np.float32],
     sizes: Sequence[int],
     settings: Sequence[tuple[float, float]] | None = None,
+    *,
+    many: bool = False,
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
@@ -141,6 +152,7 @@ def draw_kernels(
         half: `half_scale` of it.
         sizes: supports, of `search_sizes`.
         settings: pairs of weight and ridge; None: `SETTINGS`, and `LARGE_SETTINGS` for large sizes.
+        many: `MANY_SETTINGS` for these.
     """
     smoothed = smooth_noise(image)
     options, kernels = [], []
@@ -149,7 +161,7 @@ def draw_kernels(
             (size, *setting)
             for size in sizes
             if _schedule(size) is schedule
-            for setting in settings or (SETTINGS if schedule is LONG else LARGE_SETTINGS)
+            for setting in settings or _settings(size, many)
         ]
         options += own
         kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []

@@ -108,6 +108,7 @@ def search_scale(
     *,
     limit: int,
     others: Sequence[Sample] = (),
+    many: bool = False,
 ) -> Pool:
     """Candidates for the kernel of a gray image at one scale.
 
@@ -121,11 +122,12 @@ def search_scale(
         settings: pairs of weight and ridge.
         limit: largest extent of the simple blurs.
         others: kernels of other searches.
+        many: more settings of large sizes.
     """
     half = half_scale(image)
     radii = [radius for radius in DISCS if 2 * radius + 1 <= limit]
     simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
-    samples = [*draw_kernels(image, half, sizes, settings), *others]
+    samples = [*draw_kernels(image, half, sizes, settings, many=many), *others]
     predictor = GainPredictor(image)
     pool = Pool([], [], [], [], [], [], [])
     kernels = [sample.kernel for sample in simple]

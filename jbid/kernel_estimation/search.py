@@ -26,6 +26,7 @@ SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
 PIXELS = 150_000  # of a reduced image
 WHOLE = 1.6  # times as many pixels are not reduced
+MANY_PIXELS = 100_000  # of an image that large kernels are searched in with more settings
 ACCURATE = 8  # pixels; extent of a kernel that is only enlarged and refined at the next scale
 AIM = 28  # pixels; extent of a smaller kernel at the scale at which it is searched again
 NEAR = (0.4, 2.6)  # sizes of that search over the extent
@@ -117,10 +118,11 @@ def search_kernel(
     largest = size or round(max(sizes) / scale)
     others = [] if before is None else [_sample("first search", before)]
     if scale == 1:
-        pool = search_scale(image, sizes, settings, limit=_limit(image, size), others=others)
+        many = image.size >= MANY_PIXELS
+        pool = search_scale(image, sizes, settings, limit=_limit(image, size), others=others, many=many)
         return _conclude(image, pool, size, largest)
     reduced = _reduce(image, scale)
-    pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)))
+    pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)), many=True)
     best = _best(reduced, pool)
     found = extent(best[0].kernel)
     if found < ACCURATE:

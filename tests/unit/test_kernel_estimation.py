@@ -171,7 +171,7 @@ def test_host_and_compiled_estimates_agree():
 
 
 def test_supports_to_search():
-    assert search_sizes((400, 500)) == [13, 19, 31, 51, 79, 121]
+    assert search_sizes((400, 500)) == [13, 19, 31, 45, 61, 79, 121]
     assert search_sizes((100, 500)) == [13, 19]
     assert search_sizes((20, 20)) == [7]
     assert search_sizes((400, 500), 21) == [29] and search_sizes((400, 500), 65) == [13, 19, 31, 73]
