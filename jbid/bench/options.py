@@ -285,9 +285,11 @@ class VarianceConfig(PresetOptions, RunOptions):
     set_name: Annotated[SetName, Parameter(group=MAIN)] = "levin"
     """Image set."""
     methods: Annotated[Words, Parameter(group=MAIN)] = ("selfdeblur",)
-    """Methods to compare (default: selfdeblur)."""
+    """Methods to compare (default: selfdeblur). edges: samples of the edge-based estimate, at a reduced scale."""
     inits: Annotated[Words, Parameter(group=MAIN)] = INITS[:4]
     """Initial kernels: random, average (of simulated kernels), edges, learned (default: these four) or perturbed."""
+    subset: Annotated[Words, Parameter(group=MAIN)] = ()
+    """Run on these groups only, such as im2 or kernel4 (levin), text or kernel_03 (lai)."""
     perturb: Annotated[float, Parameter(group=RESEARCH)] = 0.3
     """Share of a simulated kernel, another one for each seed, in the perturbed learned one."""
     crop: Annotated[int | None, Parameter(group=MAIN)] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from jbid import methods
 from jbid.bench.cells import Cell, CellFiles, run_cell
+from jbid.bench.estimates import run_samples
 from jbid.bench.options import INITS, VarianceConfig
 from jbid.bench.protocols import Protocol, get_protocol
 from jbid.bench.runner import check_report, check_rows, finish_run, report_path
@@ -79,6 +79,12 @@ def _run_and_save(
     cell: Cell, files: CellFiles, protocol: Protocol, config: VarianceConfig, interrupt: Interrupt, events: EventLog
 ) -> dict[str, Any] | None:
     """Row of a cell, with its files written; None after an interrupt."""
+    if not cell.config.is_optimized:
+        result = run_samples(cell, protocol, interrupt.is_set)
+        if result is None:
+            return None
+        files.write(cell, *result[:2])
+        return result[0]
     clear_programs()
     folder = files.checkpoint_path(cell)
     if not config.resume:
@@ -113,20 +119,23 @@ def make_cells(config: VarianceConfig) -> list[Cell]:
     """
     config.reject_fixed({"method": "methods", "init": "inits", "deconvolve": ""})
     check_names(inits=(config.inits, INITS), methods=(config.methods, methods.names()))
-    for method in config.methods:
-        if methods.get(method).build is None:
-            raise ValueError(f"`methods`: {method} runs no optimization and has no seeds")
     if not 0 <= config.perturb <= 1:
         raise ValueError(f"`perturb` must be a share from 0 to 1, got {config.perturb}")
     items = _load(config)
     cells = []
-    for method, init in itertools.product(config.methods, config.inits):
-        cell_config = _resolve(config, method, init)
-        cells += [Cell(item, init, cell_config, config.perturb) for item in items]
+    for method in config.methods:
+        # the seeds of an estimate are its samples, whatever the initial kernels of the others
+        inits = config.inits if methods.get(method).build else ("edges",)
+        for init in inits:
+            cell_config = _resolve(config, method, init)
+            cells += [Cell(item, init, cell_config, config.perturb) for item in items]
     return cells
 
 
 def _resolve(config: VarianceConfig, method: str, init: str) -> Config:
+    if methods.get(method).build is None:
+        given = [values["n_seeds"] for _, values in config.sources() if "n_seeds" in values]
+        return config.resolve(method=method, init=init, n_seeds=1)._replace(n_seeds=given[-1] if given else SEEDS)
     resolved = config.resolve(defaults={"n_seeds": SEEDS}, method=method, init=CONFIG_INITS.get(init, init))
     if init == "average" and "kernel_hold" in resolved.options:
         # an average is no estimate to be kept
@@ -137,8 +146,9 @@ def _resolve(config: VarianceConfig, method: str, init: str) -> Config:
 def _load(config: VarianceConfig) -> Sequence[Item]:
     """Images of the benchmark, by default the first one, cropped."""
     image_set = SETS[config.set_name]
-    limit = 1 if config.limit is None and not config.only else config.limit
-    items = load_items(image_set, config.data, select_names(image_set, only=config.only, limit=limit))
+    limit = 1 if config.limit is None and not config.only and not config.subset else config.limit
+    names = select_names(image_set, only=config.only, limit=limit, subset=config.subset)
+    items = load_items(image_set, config.data, names)
     crop = config.crop
     if crop is None:
         return items

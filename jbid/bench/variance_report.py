@@ -27,13 +27,20 @@ STRIP_LENGTH = 12  # kernels of a cell in the report
 COLUMNS = (
     *("image", "method", "init", "seeds", "mean psnr", "deviation, dB", "worst psnr", "median psnr", "best psnr"),
     *("failed", "failed, 95 %", "agreement", "loss to psnr", "score to psnr"),
-    *("regret of the score, dB", "regret of the loss, dB", "regret of a random seed, dB"),
+    *("regret of the score, dB", "regret of the loss, dB", "regret of the rank, dB", "regret of a random seed, dB"),
 )
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # seeds to select from
 NOTE = (
     "PSNR of the deconvolution with each seed's kernel. failed: share of seeds with an error ratio above "
     f"{FAILED:g} (Levin et al. 2009). agreement: mean similarity of two seeds' kernels. loss, score to psnr: rank "
     "correlation over seeds. regret: PSNR of the best seed minus that of the seed selected without the ground truth by "
-    "the score, by the last loss, or at random."
+    "the score, by the last loss, by the rank (samples of the edge-based estimate only), or at random."
+)
+COUNT_NOTE = (
+    "Mean PSNR minus that of the blurred image, and its standard deviation over random sets of this many seeds, mean "
+    "over the images: of the best seed, and of the one that is selected without the ground truth, by the rank for "
+    "samples of the edge-based estimate and by the score for others. Samples are scored at the scale at which they are "
+    "drawn."
 )
 Row = Mapping[str, Any]
 
@@ -44,12 +51,14 @@ def select_seed(row: Row, similarity: NDArray, rule: str, indices: NDArray[np.in
     Args:
         row: of the cell.
         similarity: of all pairs of kernels, for the score's term of disagreement.
-        rule: "score" or "loss".
+        rule: "score", "loss" or "rank".
         indices: of the seeds to select from.
     """
 
     def rank(i):
         seed = row["seeds"][i]
+        if rule == "rank":
+            return -seed["rank"]
         if rule == "loss":
             return seed["loss"] is None, seed["loss"] or 0.0
         others = [j for j in indices if j != i]
@@ -65,21 +74,64 @@ def compare_kernels(kernels: NDArray) -> NDArray[np.float64]:
     return pairwise_similarity(list(np.where(np.isfinite(kernels), kernels, 0)))
 
 
-def mean_regret(row: Row, similarity: NDArray, rule: str, count: int) -> float:
-    """PSNR of the best of `count` seeds minus that of the selected one, mean over random sets of seeds.
+def own_rule(row: Row) -> str:
+    """Rule that selects among the seeds of a cell."""
+    return "rank" if "rank" in row["seeds"][0] else "score"
+
+
+def has_rule(row: Row, rule: str) -> bool:
+    """True if the seeds of a cell can be selected by a rule."""
+    return rule in ("score", "any") or any(seed.get(rule) is not None for seed in row["seeds"])
+
+
+def selected_psnr(row: Row, similarity: NDArray, rule: str, count: int) -> tuple[NDArray, NDArray]:
+    """PSNR of the best of `count` seeds, and of the selected one, in each of several random sets of seeds.
 
     Args:
         row: of the cell.
         similarity: of all pairs of kernels.
-        rule: "score", "loss", or "any" for a seed at random.
+        rule: "score", "loss", "rank", or "any" for the mean of a seed at random.
         count: number of seeds to select from.
     """
     psnr = np.array([seed["psnr"] for seed in row["seeds"]])
     rng = np.random.default_rng(0)
     sets = [rng.choice(len(psnr), count, replace=False) for _ in range(SAMPLES if count < len(psnr) else 1)]
     if rule == "any":
-        return float(np.mean([psnr[indices].max() - psnr[indices].mean() for indices in sets]))
-    return float(np.mean([psnr[indices].max() - psnr[select_seed(row, similarity, rule, indices)] for indices in sets]))
+        selected = [psnr[indices].mean() for indices in sets]
+    else:
+        selected = [psnr[select_seed(row, similarity, rule, indices)] for indices in sets]
+    return np.array([psnr[indices].max() for indices in sets]), np.array(selected)
+
+
+def mean_regret(row: Row, similarity: NDArray, rule: str, count: int) -> float | None:
+    """PSNR of the best seed minus that of the selected one, mean over `selected_psnr`; None without such a rule."""
+    if not has_rule(row, rule):
+        return None
+    best, selected = selected_psnr(row, similarity, rule, count)
+    return float(np.mean(best - selected))
+
+
+def gains_by_count(rows: Sequence[Row], similarities: Mapping[str, NDArray]) -> dict[str, dict[int, NDArray]]:
+    """For each method and initial kernel, by number of seeds: gain of best and selected, and their deviations, in dB.
+
+    Means over the images. The deviation is that over the random sets of `selected_psnr`: what chance does.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['method']}, {row['init']}", []).append(row)
+    gains: dict[str, dict[int, NDArray]] = {}
+    for name, part in groups.items():
+        largest = min(len(row["seeds"]) for row in part)
+        gains[name] = {}
+        for count in (*(n for n in COUNTS if n < largest), largest):
+            values = []
+            for row in part:
+                pair = selected_psnr(row, similarities[row["name"]], own_rule(row), count)
+                values.append([f(v) for f in (np.mean, np.std) for v in pair])
+            gains[name][count] = np.mean(values, 0) - np.array([1, 1, 0, 0]) * np.mean(
+                [r["psnr_blurred"] for r in part]
+            )
+    return gains
 
 
 def summarize_cell(row: Row, similarity: NDArray) -> dict[str, Any]:
@@ -96,7 +148,7 @@ def summarize_cell(row: Row, similarity: NDArray) -> dict[str, Any]:
     pairs = count * (count - 1)
     values += [float((similarity.sum() - np.trace(similarity)) / pairs) if pairs else None]
     values += [_rank_correlation(seeds, "loss"), _rank_correlation(seeds, "score")]
-    values += [mean_regret(row, similarity, rule, count) for rule in ("score", "loss", "any")]
+    values += [mean_regret(row, similarity, rule, count) for rule in ("score", "loss", "rank", "any")]
     return dict(zip(COLUMNS, (value.item() if isinstance(value, np.generic) else value for value in values)))
 
 
@@ -132,7 +184,13 @@ def write_variance_report(
     similarities = {name: compare_kernels(stack) for name, stack in kernels.items()}
     summaries = [summarize_cell(row, similarities[row["name"]]) for row in rows]
     table = report.Table("Seeds", COLUMNS, [[line[c] for c in COLUMNS] for line in summaries], NOTE)
-    print(report.to_markdown(table))
+    gains = gains_by_count(rows, similarities)
+    lines = [
+        [name, count, *values[[0, 2, 1, 3]].tolist()] for name, own in gains.items() for count, values in own.items()
+    ]
+    columns = ("method, init", "seeds", "best, dB", "deviation", "selected, dB", "deviation ")
+    tables = [table, report.Table("Gain by the number of seeds", columns, lines, COUNT_NOTE)]
+    print("\n".join(report.to_markdown(table) for table in tables))
     header: dict[str, Any] = {"benchmark": "variance", "set": config.set_name, "protocol": protocol.to_dict()}
     header |= versions_and_device()
     print(report.summarize_header(header))
@@ -143,11 +201,12 @@ def write_variance_report(
     if report.is_drawable():
         plots = [("PSNR of the seeds", _plot_distributions(rows)), ("Loss, score and PSNR", _plot_correlations(rows))]
         plots.append(("Regret of the selection", _plot_regrets(rows, similarities)))
-        for (_, figure), suffix in zip(plots, ("", "_loss", "_regret")):
+        plots.append(("Gain by the number of seeds", _plot_gains(gains)))
+        for (_, figure), suffix in zip(plots, ("", "_loss", "_regret", "_seeds")):
             report.save_plot(out.with_name(f"{out.stem}{suffix}.png"), figure)
     strips = [_make_strip(row, kernels[row["name"]]) for row in rows]
     title = f"Initial kernels: {len(rows[0]['seeds'])} seeds, {config.set_name}"
-    report.write_report(out, title, header, {"summary": summaries, "cells": list(rows)}, [table], plots, strips)
+    report.write_report(out, title, header, {"summary": summaries, "cells": list(rows)}, tables, plots, strips)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -210,12 +269,38 @@ def _plot_correlations(rows: Sequence[Row]) -> Figure:
     for axis, key in zip(figure.subplots(1, 2), ("loss", "score")):
         for i, row in enumerate(rows):
             pairs = [(seed[key], seed["psnr"]) for seed in row["seeds"] if seed[key] is not None]
+            if not pairs:
+                continue
             label = f"{row['image']}, {row['method']}, {row['init']}"
             axis.plot(*zip(*pairs), "o", ms=3, alpha=0.6, color=f"C{i % 10}", label=label)
         axis.set_xlabel(f"{key} (lower is better)")
         axis.set_ylabel("PSNR, dB")
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
+    figure.axes[1].legend(fontsize=7)
+    return figure
+
+
+def _plot_gains(gains: Mapping[str, Mapping[int, NDArray]]) -> Figure:
+    """Gain of the best and of the selected seed by the number of seeds, with its deviation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for i, (name, own) in enumerate(gains.items()):
+        counts, values = list(own), np.array(list(own.values()))
+        for column, style, label in ((0, "--", "best"), (1, "-", "selected")):
+            x = np.multiply(counts, 1 + 0.04 * column)  # so that the bars do not cover each other
+            mean, deviation = values[:, column], values[:, column + 2]
+            axis.errorbar(
+                x, mean, deviation, fmt=f"o{style}", color=f"C{i % 10}", ms=3, capsize=3, label=f"{name}: {label}"
+            )
+    ticks = sorted({count for own in gains.values() for count in own})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [str(n) for n in ticks])
+    axis.set_xlabel("seeds to select from")
+    axis.set_ylabel("gain over the blurred image, dB")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     return figure
 
 
@@ -224,19 +309,23 @@ def _plot_regrets(rows: Sequence[Row], similarities: Mapping[str, NDArray]) -> F
     from matplotlib.figure import Figure
 
     largest = min(len(row["seeds"]) for row in rows)
-    counts = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n < largest] + [largest]
+    counts = [n for n in COUNTS if n < largest] + [largest]
     inits = list(dict.fromkeys(row["init"] for row in rows))
     figure = Figure(figsize=(5.5 * len(inits) ** 0.5 + 3, 3.8), layout="constrained")
     for axis, init in zip(figure.subplots(1, len(inits), squeeze=False, sharey=True)[0], inits):
         part = [row for row in rows if row["init"] == init]
-        for rule, label in (("score", "by score"), ("loss", "by loss"), ("any", "at random")):
-            regrets = [np.mean([mean_regret(row, similarities[row["name"]], rule, n) for row in part]) for n in counts]
-            axis.plot(counts, regrets, "o-", label=label)
+        rules = {"score": "by score", "loss": "by loss", "rank": "by rank", "any": "at random"}
+        for i, (rule, label) in enumerate(rules.items()):
+            usable = [row for row in part if has_rule(row, rule)]
+            if not usable:
+                continue
+            regrets = [[mean_regret(row, similarities[row["name"]], rule, n) for row in usable] for n in counts]
+            axis.plot(counts, np.mean(regrets, 1), "o-", color=f"C{i}", label=label)
         axis.set_xscale("log", base=2)
         axis.set_xticks(counts, [str(n) for n in counts])
         axis.set_xlabel("seeds to select from")
         axis.set_title(init, fontsize=9)
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     figure.axes[0].set_ylabel("regret, dB")
-    figure.axes[0].legend(fontsize=8)
     return figure

@@ -101,7 +101,8 @@ def _settings(size: int, many: bool) -> Sequence[tuple[float, float]]:
     return MANY_SETTINGS if many and size <= MOST_SAMPLED else LARGE_SETTINGS
 
 
-def _schedule(size: int) -> Schedule:
+def schedule_of(size: int) -> Schedule:
+    """Effort for a support."""
     return SHORT if size >= LARGE else LONG
 
 
@@ -123,7 +124,7 @@ def _continue(
             smoothed,
             options,
             side=side,
-            schedule=_schedule(size),
+            schedule=schedule_of(size),
             initial=kernel[None],
             first=PAUSE - 1,
             last=last,
@@ -160,7 +161,7 @@ def draw_kernels(
         own = [
             (size, *setting)
             for size in sizes
-            if _schedule(size) is schedule
+            if schedule_of(size) is schedule
             for setting in settings or _settings(size, many)
         ]
         options += own

@@ -113,7 +113,7 @@ def search_kernel(
         before: estimate of an earlier search, which takes part as one more candidate.
     """
     image = clean_image(image[..., None])[..., 0]
-    scale = math.sqrt(min(1.0, PIXELS / image.size)) if image.size > WHOLE * PIXELS else 1.0
+    scale = _scale_of_search(image.size)
     sizes = search_sizes(tuple(int(n * scale) for n in image.shape), size and max(3, math.ceil(size * scale) | 1))
     largest = size or round(max(sizes) / scale)
     others = [] if before is None else [_sample("first search", before)]
@@ -140,6 +140,15 @@ def search_kernel(
     samples = _enlarged(best, 1 / scale) + others
     part = _patch(image, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples))
     return _conclude(part, _refine(part, samples), size, largest)
+
+
+def _scale_of_search(pixels: int) -> float:
+    return math.sqrt(PIXELS / pixels) if pixels > WHOLE * PIXELS else 1.0
+
+
+def search_image(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The whole gray image at the scale at which `search_kernel` begins."""
+    return _reduce(image, _scale_of_search(image.size))
 
 
 def _sample(name: str, estimate: KernelEstimate) -> Sample:

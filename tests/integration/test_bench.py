@@ -427,8 +427,39 @@ def test_variance_over_seeds_and_initial_kernels(levin_set, tmp_path, capsys):
         assert word in capsys.readouterr().err
     assert main([*args, "--seed=5", "--resume"]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main([*args[:3], "--methods", "edges"]) == 2
-    assert "--methods: edges" in capsys.readouterr().err
+
+
+def test_variance_of_the_edge_based_estimate(levin_set, tmp_path):
+    """Its seeds are samples with random options, selected by their rank; the same ones whatever their number."""
+    out = tmp_path / "variance.json"
+    args = ["variance", "--data", str(levin_set), "--only", "im1_kernel5_img", "--crop=72", "--methods", "edges"]
+    assert main([*args, "--seeds=6", "--out", str(out)]) == 0
+    content = json.loads(out.read_text())
+    (cell,) = content["cells"]
+    assert [seed["seed"] for seed in cell["seeds"]] == list(range(6)) and cell["init"] == "edges"
+    psnr, ranks = ([seed[key] for seed in cell["seeds"]] for key in ("psnr", "rank"))
+    assert len(set(psnr)) == 6 and max(psnr) < cell["psnr_true_kernel"] + 1
+    (line,) = content["summary"]
+    selected = psnr[int(np.argmax(ranks))]
+    assert (
+        line["regret of the rank, dB"] == pytest.approx(max(psnr) - selected) and line["regret of the loss, dB"] is None
+    )
+    fewer = tmp_path / "fewer.json"
+    assert main([*args, "--seeds=2", "--seed=3", "--out", str(fewer)]) == 0
+    again = json.loads(fewer.read_text())["cells"][0]["seeds"]
+    assert [seed["psnr"] for seed in again] == pytest.approx(psnr[3:5], abs=1e-6)
+
+
+def test_gain_by_the_number_of_seeds():
+    """The best of more seeds is better, up to all of them; the blurred image's PSNR is subtracted."""
+    from jbid.bench.variance_report import gains_by_count
+
+    seeds = [{"psnr": p, "rank": r} for p, r in ((30.0, 1.0), (20.0, 3.0), (25.0, 2.0))]
+    row = {"name": "a", "method": "edges", "init": "edges", "psnr_blurred": 18.0, "seeds": seeds}
+    gains = gains_by_count([row], {"a": np.ones((3, 3))})["edges, edges"]
+    best, selected = ([values[i] for values in gains.values()] for i in (0, 1))
+    assert list(gains) == [1, 2, 3] and best[0] < best[1] < best[2] == 12 and selected[2] == 2
+    assert best[0] == pytest.approx(selected[0]) == pytest.approx(7, abs=0.8)
 
 
 def test_regret_of_the_selection():
