@@ -16,6 +16,7 @@ from jbid.io.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 THUMBNAIL = 220  # pixels of the longer side
 KERNEL_THUMBNAIL = 110
@@ -81,19 +82,21 @@ def to_markdown(table: Table) -> str:
     return f"## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "") + text + "\n"
 
 
-def thumbnail(image: NDArray, side: int = THUMBNAIL) -> str:
-    """Data URL of a JPEG of an image (h, w, c) in [0, 1]; small images are magnified."""
+def make_thumbnail(image: NDArray, side: int) -> Image.Image:
+    """Picture of an image (h, w, c) in [0, 1] whose larger side has `side` pixels; small images are magnified."""
     from PIL import Image
 
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    pillow_image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    scale = side / max(pillow_image.size)
-    width, height = (max(1, round(n * scale)) for n in pillow_image.size)
-    pillow_image = pillow_image.resize(
-        (width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    )
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    scale = side / max(picture.size)
+    width, height = (max(1, round(n * scale)) for n in picture.size)
+    return picture.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def thumbnail(image: NDArray, side: int = THUMBNAIL) -> str:
+    """Data URL of a JPEG of `make_thumbnail`."""
     buffer = io.BytesIO()
-    pillow_image.save(buffer, "JPEG", quality=QUALITY)
+    make_thumbnail(image, side).save(buffer, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -19,7 +19,7 @@ from jbid.bench.options import TableConfig
 from jbid.bench.protocols import PROTOCOLS
 from jbid.bench.sets import SETS, load_items, select_names
 from jbid.data import levin
-from jbid.io.images import write_image
+from jbid.io.images import read_image, write_image
 from jbid.ops.color import luma
 from tests.helpers import golden_rows
 
@@ -394,7 +394,32 @@ def test_photos_without_ground_truth_have_a_page(tmp_path, capsys):
     assert main(["real", "--data", str(tmp_path), "--out", str(out), *TINY[:-1], "--kernel-size=9"]) == 0
     row = json.loads(out.read_text())["images"][0]
     assert 0 < row["blur_effect"] < 1 and row["noise_blurred"] >= 0 and "psnr" not in row
+    assert row["q"] > 0 and row["q_blurred"] > 0
+    sheet = read_image(tmp_path / "real_sheet.jpg")
+    # the photo lies at the left, its restoration beside it
+    assert sheet[40:100, 10:200].std() > 0.05 and sheet[40:100, 245:435].std() > 0.05
     assert "photo" in out.with_suffix(".html").read_text()
+
+
+def test_metric_q_falls_with_blur_and_with_noise():
+    from scipy.ndimage import gaussian_filter
+    from skimage import data
+
+    from jbid.bench.real import anisotropic_patches, metric_q
+
+    sharp = data.camera()[:256, :256] / 255
+    patches = anisotropic_patches(sharp)
+    noise = np.random.default_rng(0).standard_normal(sharp.shape)
+    values = [metric_q(x, patches) for x in (sharp, gaussian_filter(sharp, 1), gaussian_filter(sharp, 2))]
+    assert 0.05 < patches.mean() < 0.95 and values[0] > 1.1 * values[1] > 1.2 * values[2]
+    # of a step of 100 gray levels along the columns of a patch: s1 = sqrt(8 * 2 * 50^2), s2 = 0
+    step = np.where(np.arange(8) < 4, 0, 100 / 255) * np.ones((8, 1))
+    assert metric_q(step, np.ones((1, 1), bool)) == pytest.approx(200)
+    # patches of noise alone seldom seem to have a direction
+    assert anisotropic_patches(noise).mean() < 0.02
+    smooth = gaussian_filter(noise, 3)[8:-8, 8:-8]
+    assert anisotropic_patches(smooth).mean() > 0.5
+    assert metric_q(sharp + 0.2 * noise, patches) < metric_q(sharp + 0.05 * noise, patches)
 
 
 def test_variance_over_seeds_and_initial_kernels(levin_set, tmp_path, capsys):
