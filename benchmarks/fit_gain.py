@@ -324,6 +324,18 @@ def left_out_confidence(table: Table, predicted: Predictions, top: NDArray) -> N
     return confidence
 
 
+def reliability_table(confidence: NDArray, is_gain: NDArray) -> list[list[float]]:
+    """Mean confidence, share of gains and number of the predictions in each fifth of the range."""
+    fifths = np.minimum((confidence * 5).astype(int), 4)
+    rows = []
+    for fifth in range(5):
+        inside = fifths == fifth
+        if inside.any():
+            means = confidence[inside].mean(), is_gain[inside].mean()
+            rows.append([*(round(float(v), 2) for v in means), int(inside.sum())])
+    return rows
+
+
 def report(problems: Sequence[dict[str, Any]], table: Table, top: NDArray, confidence: NDArray) -> dict[str, Any]:
     """Gain of the choice on problems left out, by kind, and reliability of the confidence."""
     chosen = table.gains[top[:, 0]]
@@ -341,12 +353,7 @@ def report(problems: Sequence[dict[str, Any]], table: Table, top: NDArray, confi
             "worst": round(float(gains[mask].min()), 2),
         }
 
-    reliability = []
-    for low in np.arange(0, 1, 0.2):
-        inside = (confidence >= low) & (confidence < low + 0.2)
-        if inside.any():
-            means = confidence[inside].mean(), (chosen[inside] > 0).mean()
-            reliability.append([*(round(float(v), 2) for v in means), int(inside.sum())])
+    reliability = reliability_table(confidence, chosen > 0)
     by_kind = {kind: summary(kinds == kind) for kind in KINDS if (kinds == kind).any()}
     return {"all": summary(kinds != ""), **by_kind, "reliability": reliability}
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import jbid
-from benchmarks.fit_gain import camera_kernel, draw_page, jpeg
+from benchmarks.fit_gain import camera_kernel, draw_page, jpeg, reliability_table
 from benchmarks.script import Parser, json_file, run_script
 from jbid.data.crops import find_images
 from jbid.io.files import make_folder, read_json, write_json
@@ -45,7 +45,6 @@ EXTENTS = (9, 101)  # pixels, log-uniform
 NOISE = (0.0, 0.002, 0.005, 0.01, 0.02)
 KINDS = ("photo", "page", "JPEG", "noise", "soft background")
 PAGE = 400  # pixels
-BINS = 5
 
 
 def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
@@ -133,12 +132,6 @@ def summarize_blurred(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     column = {
         name: np.array([row[name] for row in rows]) for name in ("gain", "gain_of_kernel", "regret", "confidence")
     }
-    reliability = []
-    for low in np.linspace(0, 1, BINS, endpoint=False):
-        inside = (column["confidence"] >= low) & (column["confidence"] < low + 1 / BINS + (low + 1 / BINS >= 1))
-        if inside.any():
-            means = column["confidence"][inside].mean(), (column["gain_of_kernel"][inside] > 0).mean()
-            reliability.append([*(round(float(v), 3) for v in means), int(inside.sum())])
     return {
         "pictures": len(rows),
         "gain": float(column["gain"].mean()),
@@ -147,7 +140,7 @@ def summarize_blurred(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "not_worse": float((column["gain"] >= -0.1).mean()),
         "worst": float(column["gain"].min()),
         "left": int((column["gain"] == 0).sum()),
-        "reliability": reliability,
+        "reliability": reliability_table(column["confidence"], column["gain_of_kernel"] > 0),
     }
 
 

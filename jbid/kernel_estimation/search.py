@@ -181,7 +181,7 @@ def _enlarged(samples: Sequence[Sample], factor: float) -> list[Sample]:
     """The kernels as they are at a finer scale."""
     sizes = [math.ceil(sample.size * factor) | 1 for sample in samples]
     return [
-        Sample(sample.name, prune_kernel(enlarge(sample.kernel, size, factor)), size)
+        Sample(f"{sample.name}, enlarged", prune_kernel(enlarge(sample.kernel, size, factor)), size)
         for sample, size in zip(samples, sizes)
     ]
 
@@ -194,7 +194,8 @@ def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
     pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels))
     refined = refine_kernels(image, kernels, frames, rounds=ROUNDS)
     for n, steps in enumerate(zip(*refined)):
-        names = [f"{sample.name}, refined {n + 1}" for sample in samples]
+        times = f"refined {n + 1} times" if n else "refined"
+        names = [f"{sample.name}, {times}" for sample in samples]
         pool.add(predictor, names, [r.kernel for r in steps], frames, [r.image for r in steps])
     pool.refined.extend(steps[-1] for steps in refined)
     return pool

@@ -165,8 +165,9 @@ def with_flags(message: str) -> str:
         # a command may have a parameter of this very name
         return next((flag for flag in (own, alias) if flag in known), f"--set {name}")
 
-    # the source of an option is not repeated before it
-    return re.sub(r"`(\w+)`", replace, message).replace("--set: --set ", "--set ")
+    text = re.sub(r"`(\w+)`", replace, message)
+    # the source of an option is not repeated before it, and its value follows without spaces
+    return re.sub(r"(--set \w+) = ", r"\1=", text.replace("--set: --set ", "--set "))
 
 
 def _report(error: BaseException) -> int:

@@ -287,10 +287,10 @@ def test_other_warnings_are_not_changed():
 
 def test_errors_have_the_flags_of_the_running_command(capsys):
     def work(*, kernel_size: int = 1, distributed: str = "") -> int:
-        raise ValueError("`kernel_size` and `channels` and `distributed`")
+        raise ValueError("`kernel_size` and `channels` = 3 and `distributed`")
 
     assert run(small_app(work), ["work"]) == 2
-    assert capsys.readouterr().err == "jbid: error: --kernel-size and --set channels and --distributed\n"
+    assert capsys.readouterr().err == "jbid: error: --kernel-size and --set channels=3 and --distributed\n"
 
 
 def test_commands_are_complete():
