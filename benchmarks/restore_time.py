@@ -5,7 +5,7 @@
 
 Parts of a sharp photo are blurred, stored as PNG and given to `python -m jbid deblur`. cold: the first process, with an
 empty compilation cache. cached: a second process. warm: the second of two photos of one size in one process, from its
-report. Cold and cached include the start of Python. The versions take turns, so that both meet the same machine.
+report. Cold and cached include Python's own time. The versions take turns, so that both meet the same machine.
 """
 
 from __future__ import annotations

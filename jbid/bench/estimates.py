@@ -1,4 +1,4 @@
-"""Samples of the edge-based estimate for the variance benchmark: what one gives by chance, and what more of them give.
+"""Samples of the edge-based estimate for the variance benchmark: how much depends on chance.
 
 The search of `jbid.kernel_estimation.search` draws its estimates at half the scale of the (reduced) image and judges
 them there. So do these samples, with random options and invisible noise in place of the fixed options of the search.
@@ -120,6 +120,7 @@ def run_samples(
     reduced = resize_item(item._replace(blurred=gray[..., None], sharp=luma(np.asarray(item.sharp))), scale)
     # its border and shift are in pixels of the image itself
     protocol = protocol._replace(border=round(protocol.border * scale), max_shift=math.ceil(protocol.max_shift * scale))
+    assert reduced.kernel is not None
     true_kernel, sharp = pad_to_odd_square(reduced.kernel), np.asarray(reduced.sharp)
     latents = latent_images(half, [*kernels, true_kernel])
 

@@ -38,6 +38,8 @@ INITS = ("random", "average", "edges", "learned", "perturbed")
 NOISES = ("gaussian:0.001", "gaussian:0.05", "impulse:0.005", "impulse:0.08", "shot:90", "shot:25")
 NOISES_WITHOUT_BLUR = ("gaussian:0.1", "impulse:0.08", "shot:40")
 
+Subset = Annotated[Words, Parameter(group=MAIN, help="Groups to run on, such as kernel4 (levin) or text (lai).")]
+MaxShift = Annotated[int, Parameter(group=RESEARCH, help="Largest shift before scoring, in pixels.")]
 _Several = Parameter(consume_multiple=True, show_default=False)
 
 
@@ -167,8 +169,7 @@ class ScoringOptions:
 
     protocol: Annotated[tuple[ProtocolName, ...], Parameter(group=MAIN), _Several] = ("sd_matlab",)
     """Scoring protocols; the first one leads (default: sd_matlab)."""
-    maxshift: Annotated[int, Parameter(group=RESEARCH)] = 10
-    """Largest shift of the alignment before scoring, in pixels."""
+    maxshift: MaxShift = 10
     full: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-full")] = None
     """Add error ratio, VIF and the scores of the true kernel (default: yes, except for existing results of lai)."""
     lpips: Annotated[Path | None, Parameter(group=RESEARCH)] = None
@@ -186,8 +187,7 @@ class TableConfig(ScoringOptions, MethodOptions, BatchOptions):
     """auto (default), half, an odd number of pixels, or published: that of each kernel's publication."""
     score: Annotated[Path | None, Parameter(group=MAIN)] = None
     """Score the files <name>_x.png or <name>.png (and <name>_k.png) of this folder instead of restoring."""
-    subset: Annotated[Words, Parameter(group=MAIN)] = ()
-    """Run on these groups only, such as im2 or kernel4 (levin), text or kernel_03 (lai)."""
+    subset: Subset = ()
     scale: Annotated[float, Parameter(group=RESEARCH)] = 1.0
     """Shrink images and kernels first, such as 0.5."""
 
@@ -288,8 +288,7 @@ class VarianceConfig(PresetOptions, RunOptions):
     """Methods to compare (default: selfdeblur). edges: samples of the edge-based estimate, at a reduced scale."""
     inits: Annotated[Words, Parameter(group=MAIN)] = INITS[:4]
     """Initial kernels: random, average (of simulated kernels), edges, learned (default: these four) or perturbed."""
-    subset: Annotated[Words, Parameter(group=MAIN)] = ()
-    """Run on these groups only, such as im2 or kernel4 (levin), text or kernel_03 (lai)."""
+    subset: Subset = ()
     perturb: Annotated[float, Parameter(group=RESEARCH)] = 0.3
     """Share of a simulated kernel, another one for each seed, in the perturbed learned one."""
     crop: Annotated[int | None, Parameter(group=MAIN)] = None
@@ -298,5 +297,4 @@ class VarianceConfig(PresetOptions, RunOptions):
     """auto (default), half or an odd number of pixels."""
     protocol: Annotated[ProtocolName, Parameter(group=MAIN)] = "sd_matlab"
     """Scoring protocol."""
-    maxshift: Annotated[int, Parameter(group=RESEARCH)] = 10
-    """Largest shift of the alignment before scoring, in pixels."""
+    maxshift: MaxShift = 10

@@ -477,7 +477,7 @@ def test_variance_of_the_edge_based_estimate(levin_set, tmp_path):
 
 def test_gain_by_the_number_of_seeds():
     """The best of more seeds is better, up to all of them; the blurred image's PSNR is subtracted."""
-    from jbid.bench.variance_report import gains_by_count
+    from jbid.bench.variance_statistics import gains_by_count
 
     seeds = [{"psnr": p, "rank": r} for p, r in ((30.0, 1.0), (20.0, 3.0), (25.0, 2.0))]
     row = {"name": "a", "method": "edges", "init": "edges", "psnr_blurred": 18.0, "seeds": seeds}
@@ -489,7 +489,7 @@ def test_gain_by_the_number_of_seeds():
 
 def test_regret_of_the_selection():
     """It is zero if score and PSNR agree, and the whole spread if they are opposed."""
-    from jbid.bench.variance_report import mean_regret
+    from jbid.bench.variance_statistics import mean_regret
     from jbid.kernel_estimation.ranking import NO_TERMS
 
     psnr = [30.0, 20.0, 25.0, 28.0]
