@@ -16,13 +16,13 @@ from jbid.deconvolution.sparse import CLIPPED, CONTRAST, deconvolve_gray
 from jbid.ops.conv import fit_operators
 from jbid.ops.kernels import prune_kernel
 from jbid.ops.namespace import AnyArray, conjugate_gradients, namespace
-from jbid.ops.noise import estimate_noise
+from jbid.ops.noise import estimate_noise, smooth
 from jbid.runtime.compile import jit
 from jbid.runtime.parallel import map_threads, runs_on_host
 
-# weight of ||k||^2 per unit of the noise's variance beyond that of 8 bits, for images of standard deviation `CONTRAST`
-_NOISE_RIDGE = 2e6
-_LITTLE_NOISE = 0.0025
+# standard deviations of the noise, in an image of standard deviation `CONTRAST`, and of the Gaussian, in pixels, that
+# both sides of the fit are convolved with
+_SMOOTHING = ((0.0015, 0.0025, 0.005, 0.01, 0.03, 0.06), (0.35, 0.6, 0.75, 0.9, 1.3, 1.6))
 
 
 class Refinement(NamedTuple):
@@ -50,9 +50,11 @@ def refine_kernel(
 ) -> Refinement:
     """Refine a kernel on the observed window by a fit to the strong edges of its deconvolution.
 
-    x by `deconvolve_gray`; k = argmin ||t (k * (m grad x) - grad y)||^2 + ridge sum |m grad x|^2 ||k||^2 by conjugate
-    gradients over the truncated convolution, with m = 1 where |grad x|^2 > edge, else 0, and t = 0 at clipped pixels of
-    y, else 1; then `prune_kernel`. Without the selection of edges k would shrink to a delta.
+    x by `deconvolve_gray`; k = argmin ||t (k * (m grad Gx) - grad Gy)||^2 + ridge sum |m grad Gx|^2 ||k||^2 by
+    conjugate gradients over the truncated convolution, with m = 1 where |grad Gx|^2 > edge, else 0, and t = 0 near
+    clipped pixels of y, else 1; then `prune_kernel`. Without the selection of edges k would shrink to a delta. G is a
+    narrow Gaussian, wider for more noise: Gy = k * Gx holds as well, but x inherits the noise of y, and where both
+    sides have the same noise, a fit tends to a delta.
 
     Args:
         image: gray observed image (h, w).
@@ -69,17 +71,16 @@ def refine_kernel(
         return xp.stack([xp.diff(v, axis=1)[:-1], xp.diff(v, axis=0)[:, :-1]], -1) * scale
 
     x = deconvolve_gray(image, kernel) if latent is None else latent
-    g = gradient(x)
+    width = xp.interp(scale * estimate_noise(image[..., None]), *map(xp.asarray, _SMOOTHING)).astype(image.dtype)
+    g = gradient(smooth(x, width))
     g = xp.where(xp.sum(g * g, -1, keepdims=True) > edge, g, 0)
     predict, adjoint = fit_operators(g, kernel.shape)
-    # a rough kernel would fit the noise in the gradients of the image
-    noise = (scale * estimate_noise(image[..., None])) ** 2 - _LITTLE_NOISE**2
-    damping = ridge * xp.sum(g * g) + _NOISE_RIDGE * xp.maximum(noise, 0)
-    whole = image < CLIPPED[1]
-    usable = (whole[:-1, :-1] & whole[1:, :-1] & whole[:-1, 1:])[..., None].astype(image.dtype)
+    damping = ridge * xp.sum(g * g)
+    near_clipped = smooth((image >= CLIPPED[1]).astype(image.dtype), width)
+    usable = (near_clipped[:-1, :-1] < 0.05)[..., None].astype(image.dtype)
     fit = conjugate_gradients(
         lambda k: adjoint(usable * predict(k)) + damping * k,
-        adjoint(usable * gradient(image)),
+        adjoint(usable * gradient(smooth(image, width))),
         kernel,
         iterations=15,
     )

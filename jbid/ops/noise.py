@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import dm_pix
@@ -11,7 +12,7 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Array, Bool, Float
 
-from jbid.ops.namespace import AnyArray, is_host, namespace
+from jbid.ops.namespace import AnyArray, Scalar, is_host, namespace
 
 # high-pass filter of the Daubechies-2 wavelet
 _HIGH = (-0.48296291314469025, 0.8365163037378079, -0.22414386804185735, -0.12940952255092145)
@@ -40,6 +41,23 @@ def estimate_noise(image: Float[AnyArray, "h w c"]) -> Float[AnyArray, ""]:
         return np.asarray(np.mean(medians) / 0.6745, image.dtype)
     median = jnp.nanmedian(jnp.where(detail > 0, detail, jnp.nan), axis=(0, 1))
     return jnp.nan_to_num(median).mean() / 0.6745
+
+
+_REACH = 5  # pixels of `smooth`; 3 standard deviations of 1.6
+
+
+def smooth(image: Float[AnyArray, "h w"], width: Scalar) -> Float[AnyArray, "h w"]:
+    """Image convolved with a Gaussian of standard deviation `width`, up to 1.6 pixels; borders are mirrored."""
+    if is_host(image):
+        return scipy.ndimage.gaussian_filter(image, float(width), radius=_REACH)
+    taps = jnp.exp(-0.5 * (jnp.arange(-_REACH, _REACH + 1) / width) ** 2)
+    taps = taps / taps.sum()
+    for axis in (0, 1):
+        moved = jnp.moveaxis(image, axis, 0)
+        padded = jnp.pad(moved, ((_REACH, _REACH), (0, 0)), mode="symmetric")
+        moved = functools.reduce(jnp.add, [tap * padded[i : i + moved.shape[0]] for i, tap in enumerate(taps)])
+        image = jnp.moveaxis(moved, 0, axis)
+    return image
 
 
 def _median3(x: Float[AnyArray, "h w c"]) -> Float[AnyArray, "h w c"]:
