@@ -59,8 +59,10 @@ def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
     h, w = blurred.shape[:2]
     sharp = photo[half : half + h, half : half + w, 0]
 
+    shift = max(8, half)
+
     def score(x):
-        return align(np.clip(x, 0, 1), sharp, max_shift=max(8, half), border=max(16, h // 16)).psnr
+        return align(np.clip(x, 0, 1), sharp, max_shift=shift, border=max(16, h // 16, shift)).psnr
 
     found = jbid.deblur(blurred.astype(np.float32))
     before = score(blurred[..., 0])
