@@ -22,7 +22,7 @@ from jbid.runtime.parallel import map_threads, runs_on_host
 
 # standard deviations of the noise, in an image of standard deviation `CONTRAST`, and of the Gaussian, in pixels, that
 # both sides of the fit are convolved with
-_SMOOTHING = ((0.0015, 0.0025, 0.005, 0.01, 0.03, 0.06), (0.35, 0.6, 0.75, 0.9, 1.3, 1.6))
+_SMOOTHING = ((0.002, 0.003, 0.005, 0.01, 0.03, 0.06), (0.3, 0.6, 0.75, 0.9, 1.3, 1.6))
 
 
 class Refinement(NamedTuple):
