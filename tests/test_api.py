@@ -128,7 +128,8 @@ def test_a_batch_equals_single_images(photo):
 
 
 def test_the_best_scoring_seed_is_chosen(photo):
-    restoration = jbid.deblur(photo, n_seeds=2, **QUICK)
+    # from a wide initial kernel, because the estimated one is so narrow that its seeds would count as failed
+    restoration = jbid.deblur(photo, n_seeds=2, init="uniform", **QUICK)
     assert restoration.losses.shape == (2, 2)
     assert restoration.score == min(candidate.terms.score for candidate in restoration.candidates)
     assert restoration.spread.shape == photo.shape[:2]
