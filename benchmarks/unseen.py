@@ -141,7 +141,7 @@ def summarize_blurred(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "regret": float(column["regret"].mean()),
         "not_worse": float((column["gain"] >= -0.1).mean()),
         "worst": float(column["gain"].min()),
-        "left": int((column["gain"] == 0).sum()),
+        "left": sum(row["chosen"] == "no blur" for row in rows),
         "reliability": reliability_table(column["confidence"], column["gain_of_kernel"] > 0),
     }
 
