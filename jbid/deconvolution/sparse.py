@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 from jbid.ops.conv import blur_operators, crop_center, pad_edge
 from jbid.ops.kernels import normalize_kernel
@@ -21,33 +22,70 @@ CLIPPED = (1 / 255, 0.99)  # values from which on a pixel may be clipped
 _SECOND = 0.25
 
 
-def _adjoint_difference(x: AnyArray, axis: int) -> AnyArray:
-    """Adjoint of `diff` along an axis."""
-    if not is_host(x):
-        return -jnp.diff(jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)]), axis=axis)
-    shape = list(x.shape)
-    shape[axis] += 1
-    out = np.zeros(shape, x.dtype)
-    inner = out if axis == 0 else out.swapaxes(0, 1)
-    values = x if axis == 0 else x.swapaxes(0, 1)
-    inner[1:] = values
-    inner[:-1] -= values
-    return out
+def _subtract(a: AnyArray, b: AnyArray, out: NDArray[np.float32] | None) -> AnyArray:
+    return a - b if out is None else np.subtract(a, b, out=out)
 
 
-def _derivatives(x: AnyArray) -> list[AnyArray]:
-    """Both first and all three second derivatives."""
-    xp = namespace(x)
-    down, across = xp.diff(x, axis=0), xp.diff(x, axis=1)
-    return [down, across, xp.diff(down, axis=0), xp.diff(across, axis=1), xp.diff(down, axis=1)]
+def _add_adjoint(total: AnyArray, v: AnyArray, step: int) -> AnyArray:
+    """`total`, in place on the host, plus the adjoint of x[step:] - x[:-step] applied to `v`."""
+    if not is_host(v):
+        return total + jnp.pad(v, (step, 0)) - jnp.pad(v, (0, step))
+    total[step:] += v
+    total[:-step] -= v
+    return total
 
 
-def _penalty_gradient(x: AnyArray, weights: list[AnyArray]) -> AnyArray:
-    """Gradient of sum_j w_j (d_j x)^2 / 2."""
-    down, across, down2, across2, mixed = (w * d for w, d in zip(weights, _derivatives(x)))
-    down = down + _adjoint_difference(down2, 0) + _adjoint_difference(mixed, 1)
-    across = across + _adjoint_difference(across2, 1)
-    return _adjoint_difference(down, 0) + _adjoint_difference(across, 1)
+def _power(d: AnyArray, least: float, power: Scalar) -> AnyArray:
+    """max(|d|, least)^power, in place on the host, where exp and log are faster than a power."""
+    if not is_host(d):
+        return jnp.maximum(abs(d), least) ** power
+    np.maximum(np.abs(d, out=d), least, out=d)
+    np.multiply(np.log(d, out=d), power, out=d)
+    return np.exp(d, out=d)
+
+
+class _Derivatives:
+    """Both first and all three second derivatives of images (H, W, c) like `x`, as one long row each.
+
+    In this order memory is read in sequence. What lies across the ends of two rows means nothing: `inside` is 0 there,
+    else 1. On the host results overwrite earlier ones, because new arrays take longer than the differences.
+    """
+
+    def __init__(self, x: AnyArray):
+        below, across, count = x.shape[1] * x.shape[2], x.shape[2], x.size
+        self.below, self.across = below, across
+        lengths = count - below, count - across, count - 2 * below, count - 2 * across, count - below - across
+        in_row = np.arange(below)
+        self.inside = [
+            np.tile(in_row < below - n * across, x.shape[0])[:length].astype(x.dtype)
+            for n, length in zip((0, 1, 0, 2, 1), lengths)
+        ]
+        self.memory: list[Any] = [np.empty(n, x.dtype) if is_host(x) else None for n in (*lengths, count)]
+
+    def of(self, x: AnyArray) -> list[AnyArray]:
+        """Derivatives down, across, twice down, twice across, and down and across."""
+        v, below, across, memory = x.reshape(-1), self.below, self.across, self.memory
+        first = _subtract(v[below:], v[:-below], memory[0]), _subtract(v[across:], v[:-across], memory[1])
+        second = [
+            _subtract(d[step:], d[:-step], out)
+            for d, step, out in zip((*first, first[0]), (below, across, across), memory[2:])
+        ]
+        return [*first, *second]
+
+    def penalty_gradient(self, x: AnyArray, weights: list[AnyArray]) -> AnyArray:
+        """Gradient of sum_j w_j (d_j x)^2 / 2, for weights that are 0 where `inside` is."""
+        values = self.of(x)
+        for i, weight in enumerate(weights):
+            values[i] *= weight
+        down, across, down2, across2, mixed = values
+        down = _add_adjoint(_add_adjoint(down, down2, self.below), mixed, self.across)
+        across = _add_adjoint(across, across2, self.across)
+        if is_host(x):
+            total = self.memory[-1]
+            total[:] = 0
+        else:
+            total = jnp.zeros(x.size, x.dtype)
+        return _add_adjoint(_add_adjoint(total, down, self.below), across, self.across).reshape(x.shape)
 
 
 def _within_range(blurred: AnyArray, predicted: AnyArray, dark: float, bright: float) -> AnyArray:
@@ -101,24 +139,28 @@ def sparse_deconvolution(
     xp = namespace(blurred)
     forward, adjoint = blur_operators(kernel, init_image.shape)
     everywhere = 1.0 if trusted is None else trusted
+    derivatives = _Derivatives(init_image)
+    orders = [weight * w * inside for w, inside in zip((1, 1, _SECOND, _SECOND, _SECOND), derivatives.inside)]
 
-    def reweight(x, exponent):
-        # an exponent of 2 is the plain quadratic of the first round
-        orders = zip((1, 1, _SECOND, _SECOND, _SECOND), _derivatives(x))
-        return [weight * w * xp.maximum(abs(d), epsilon) ** (exponent - 2) for w, d in orders]
+    def reweight(i, x):
+        if is_host(x) and i == 0:
+            return orders
+        # the first round has the plain quadratic
+        power = xp.where(i == 0, 0.0, exponent - 2).astype(x.dtype)
+        return [w * _power(d, epsilon, power) for w, d in zip(orders, derivatives.of(x))]
 
-    def round_(_, carry):
-        x, weights = carry
+    def round_(i, x):
+        weights = reweight(i, x)
         mask = everywhere if limits is None else everywhere * _within_range(blurred, forward(x), *limits)
 
         def normal(v):
-            return adjoint(mask * forward(v)) + _penalty_gradient(v, weights)
+            result = adjoint(mask * forward(v))
+            result += derivatives.penalty_gradient(v, weights)
+            return result
 
-        x = conjugate_gradients(normal, adjoint(mask * blurred), x, iterations)
-        return x, reweight(x, exponent)
+        return conjugate_gradients(normal, adjoint(mask * blurred), x, iterations)
 
-    start = (init_image, reweight(init_image, 2.0))
-    return repeat(rounds, round_, start, on_host=is_host(blurred))[0]
+    return repeat(rounds, round_, init_image, on_host=is_host(blurred))
 
 
 def deconvolve_sparse(

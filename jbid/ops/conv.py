@@ -62,11 +62,14 @@ def blur_operators(
     conjugate = transfer.conj()
 
     def forward(image):
-        return _inverse(_transform(image, padded) * transfer, padded)[kh - 1 : kh - 1 + h, kw - 1 : kw - 1 + w]
+        spectrum = _transform(image, padded)
+        spectrum *= transfer
+        return _inverse(spectrum, padded)[kh - 1 : kh - 1 + h, kw - 1 : kw - 1 + w]
 
     def adjoint(blurred):
         spectrum = _transform(_pad_before(blurred, kh - 1, kw - 1), padded)
-        return _inverse(spectrum * conjugate, padded)[: h + kh - 1, : w + kw - 1]
+        spectrum *= conjugate
+        return _inverse(spectrum, padded)[: h + kh - 1, : w + kw - 1]
 
     return forward, adjoint
 

@@ -58,9 +58,19 @@ def conjugate_gradients(
         image = normal(direction)
         # at the solution all of these are zero
         length = power / (dot(direction, image) + tiny)
-        x, residual = x + length * direction, residual - length * image
+        x = add(x, length, direction)
+        residual = add(residual, -length, image)
         new = dot(residual, residual)
-        return x, residual, residual + (new / (power + tiny)) * direction, new
+        direction *= new / (power + tiny)
+        direction += residual
+        return x, residual, direction, new
+
+    def add(a, factor, b):
+        if memory is None:
+            return a + factor * b
+        # in place, because new arrays take longer than the sums
+        a += np.multiply(b, factor, out=memory)
+        return a
 
     xp, tiny = namespace(target), np.finfo(np.float32).tiny
 
@@ -68,4 +78,6 @@ def conjugate_gradients(
         return xp.vdot(a, b)
 
     residual = target - normal(x)
-    return repeat(iterations, step, (x, residual, residual, dot(residual, residual)), on_host=is_host(target))[0]
+    memory = np.empty_like(residual) if is_host(target) else None
+    start = (xp.array(x), residual, xp.array(residual), dot(residual, residual))
+    return repeat(iterations, step, start, on_host=is_host(target))[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage import data, restoration, transform
 
-from jbid.deconvolution.sparse import deconvolve_sparse, sparse_deconvolution
+from jbid.deconvolution.sparse import _Derivatives, deconvolve_sparse, sparse_deconvolution
 from jbid.metrics import psnr
 from jbid.ops.conv import blur, crop_center, pad_edge
 from jbid.ops.motion import gaussian_process_kernel
@@ -72,3 +72,33 @@ def test_clipped_lights_do_not_ring(array):
 def test_delta_kernel_changes_little():
     x = jnp.asarray(transform.resize(data.camera(), (64, 64), anti_aliasing=True), jnp.float32)[..., None]
     assert psnr(jax.jit(deconvolve_sparse)(x, jnp.ones((1, 1))), x) > 45
+
+
+@pytest.mark.parametrize("array", (np.asarray, jnp.asarray))
+def test_penalty_gradient_is_that_of_the_weighted_derivatives(array):
+    rng = np.random.default_rng(0)
+    x = rng.random((7, 9, 3)).astype(np.float32)
+    shapes = (6, 9), (7, 8), (5, 9), (7, 7), (6, 8)
+    weights = [rng.random((*shape, 3)).astype(np.float32) for shape in shapes]
+
+    def penalty(x):
+        down, across = jnp.diff(x, axis=0), jnp.diff(x, axis=1)
+        ds = down, across, jnp.diff(down, axis=0), jnp.diff(across, axis=1), jnp.diff(down, axis=1)
+        return sum((w * d**2).sum() for w, d in zip(weights, ds)) / 2
+
+    derivatives = _Derivatives(array(x))
+    # the same weights in rows as wide as those of the image
+    wide = [np.pad(w, [(0, 0), (0, 9 - w.shape[1]), (0, 0)]).ravel() for w in weights]
+    rows = [array(w[: inside.size] * inside) for w, inside in zip(wide, derivatives.inside)]
+    found = derivatives.penalty_gradient(array(x), rows)
+    np.testing.assert_allclose(found, jax.grad(penalty)(x), rtol=1e-4, atol=1e-5)
+
+
+def test_host_leaves_its_arguments_as_they_are(scene):
+    _, *inputs = scene
+    blurred, kernel = (np.array(a) for a in inputs)
+    start = np.array(pad_edge(blurred, kernel.shape))
+    before = blurred.copy(), kernel.copy(), start.copy()
+    sparse_deconvolution(blurred, kernel, start, rounds=2, iterations=3)
+    for a, b in zip(before, (blurred, kernel, start)):
+        np.testing.assert_array_equal(a, b)
