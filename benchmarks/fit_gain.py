@@ -1,6 +1,6 @@
 """Fit of the predicted gain (`jbid.kernel_estimation.gain`) to simulated blurs, and its test on images left out.
 
-    python -m benchmarks.fit_gain --sharp DIR --work DIR [--problems 240] [--ship jbid/trained] [--out gain.json]
+    python -m benchmarks.fit_gain --sharp DIR --work DIR [--problems 256] [--ship jbid/trained] [--out gain.json]
 
 Each problem is a part of a sharp photo or a rendered page, blurred or not: camera shake, lines, discs, slight blurs, a
 sharp foreground before a soft background; then noise, contrast, clipping, 8 bits, JPEG. Its candidates are the
@@ -60,7 +60,7 @@ LARGEST = 51  # size of the estimates
 PAGES = 0.08  # share of rendered pages among the images
 SEED = 1000
 ROUNDS = 2
-RIDGE = 100.0
+RIDGE = 300.0
 CLIP = (-4.0, 8.0)  # dB; a failure is a failure, and gains are not to dominate the fit
 FOLDS = 10
 CHOSEN = 4  # candidates of each problem that the confidence is fitted to
@@ -362,7 +362,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("python -m benchmarks.fit_gain", __doc__)
     parser.add_argument("--sharp", type=Path, required=True, help="folder of sharp photos")
     parser.add_argument("--work", type=Path, required=True, help="folder for the problems")
-    parser.add_argument("--problems", type=int, default=240)
+    parser.add_argument("--problems", type=int, default=256)
     parser.add_argument("--ship", type=Path, help="folder of weights to add the model to")
     parser.add_argument("--out", type=json_file, help="report")
     return parser.parse_args(argv)

@@ -52,11 +52,13 @@ class Sample(NamedTuple):
         name: for reports.
         kernel: square of odd side.
         size: side of its support, at most.
+        is_disc: True for a uniform disc.
     """
 
     name: str
     kernel: NDArray[np.float32]
     size: int
+    is_disc: bool = False
 
 
 def smooth_noise(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -23,6 +23,9 @@ KEPT = 2  # candidates that are refined to the end, and
 DISTINCT = 0.7  # the best of those whose similarity to the first one is smaller,
 NEAR_BEST = 1.5  # if its rank is less than this below
 REFINEMENTS = 4
+# a uniform disc this similar to the first kernel, with a better score, is what the estimate is an approximation of
+DISC_LIKE = 0.9
+LEAST_DISC = 5  # pixels; smaller discs are similar to many kernels
 SCORE_SHARE = 0.1  # of the no-reference score in the last choice, where candidates of nearly one rank are left
 
 
@@ -37,6 +40,7 @@ class Pool(NamedTuple):
         found: assessment of each.
         is_final: of each, False for estimates that were not refined to the end.
         refined: refinements of those that were refined to the end; their kernels are the last ones of the pool.
+        is_disc: of each, True for a uniform disc.
     """
 
     names: list[str]
@@ -46,6 +50,12 @@ class Pool(NamedTuple):
     found: list[Assessment]
     is_final: list[bool]
     refined: list[Refinement]
+    is_disc: list[bool]
+
+    @classmethod
+    def empty(cls) -> Pool:
+        """A pool to add to."""
+        return cls(*([] for _ in cls._fields))
 
     def add(
         self,
@@ -55,6 +65,7 @@ class Pool(NamedTuple):
         supports: Sequence[int],
         latents: Sequence[NDArray],
         is_final: bool = True,
+        is_disc: Sequence[bool] | None = None,
     ) -> None:
         """Add kernels and their assessments."""
         self.names.extend(names)
@@ -63,13 +74,17 @@ class Pool(NamedTuple):
         self.latents.extend(latents)
         self.found.extend(predictor.assess(latents, kernels))
         self.is_final.extend([is_final] * len(kernels))
+        self.is_disc.extend(is_disc or [False] * len(kernels))
 
     def order(self) -> list[int]:
         """Indices by rank, the best first."""
         return sorted(range(len(self.found)), key=lambda i: -self.found[i].rank)
 
     def choose(self, image: NDArray[np.float32]) -> tuple[list[int], list[Candidate]]:
-        """Indices of the valid kernels, the best first, by rank and no-reference score; candidates in this order."""
+        """Indices of the valid kernels, the best first, by rank and no-reference score; candidates in this order.
+
+        A uniform disc that the first one resembles comes before it, if its score is better.
+        """
         valid = [i for i in range(len(self.found)) if np.isfinite(self.kernels[i]).all() and self.kernels[i].any()]
         kernels, names = [self.kernels[i] for i in valid], [self.names[i] for i in valid]
         candidates = rank_candidates(image, [self.latents[i] for i in valid], kernels, names)
@@ -79,6 +94,17 @@ class Pool(NamedTuple):
             return self.is_final[valid[n]], self.found[valid[n]].rank - SCORE_SHARE * candidates[n].terms.score
 
         order = sorted(range(len(valid)), key=worth, reverse=True)
+        first = order[0] if order else 0
+
+        def resembles_first(n):
+            return (
+                self.is_disc[valid[n]]
+                and extent(kernels[n]) >= LEAST_DISC
+                and candidates[n].terms.score < candidates[first].terms.score
+                and kernel_similarity(kernels[n], kernels[first]) >= DISC_LIKE
+            )
+
+        order.sort(key=lambda n: not resembles_first(n))
         return [valid[n] for n in order], [candidates[n] for n in order]
 
 
@@ -95,10 +121,10 @@ def frame_of(sample: Sample, shape: tuple[int, ...]) -> int:
 
 def simple_kernels(radii: Sequence[float], limit: int) -> list[Sample]:
     """Gaussian blurs, and uniform discs of some radii, of at most `limit` pixels across."""
-    kernels = [(f"gaussian {s:g}", gaussian_kernel(s)) for s in GAUSSIANS] + [
-        (f"disc {r:g}", disc_kernel(r)) for r in radii
+    kernels = [(f"gaussian {s:g}", gaussian_kernel(s), False) for s in GAUSSIANS] + [
+        (f"disc {r:g}", disc_kernel(r), True) for r in radii
     ]
-    return [Sample(name, k, k.shape[0] + 4) for name, k in kernels if k.shape[0] <= limit]
+    return [Sample(name, k, k.shape[0] + 4, is_disc) for name, k, is_disc in kernels if k.shape[0] <= limit]
 
 
 def search_scale(
@@ -129,9 +155,16 @@ def search_scale(
     simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
     samples = [*draw_kernels(image, half, sizes, settings, many=many), *others]
     predictor = GainPredictor(image)
-    pool = Pool([], [], [], [], [], [], [])
+    pool = Pool.empty()
     kernels = [sample.kernel for sample in simple]
-    pool.add(predictor, [s.name for s in simple], kernels, [s.size for s in simple], latent_images(image, kernels))
+    pool.add(
+        predictor,
+        [s.name for s in simple],
+        kernels,
+        [s.size for s in simple],
+        latent_images(image, kernels),
+        is_disc=[s.is_disc for s in simple],
+    )
     frames = [frame_of(sample, image.shape) for sample in samples]
     placed = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
     last = [steps[-1] for steps in refine_kernels(image, placed, frames)]

@@ -174,24 +174,25 @@ def _patch(image: NDArray[np.float32], side: float) -> NDArray[np.float32]:
 def _best(image: NDArray[np.float32], pool: Pool) -> list[Sample]:
     """The `KEPT` best kernels."""
     order, _ = pool.choose(image)
-    return [Sample(pool.names[i], pool.kernels[i], pool.kernels[i].shape[0]) for i in order[:KEPT]]
+    return [Sample(pool.names[i], pool.kernels[i], pool.kernels[i].shape[0], pool.is_disc[i]) for i in order[:KEPT]]
 
 
 def _enlarged(samples: Sequence[Sample], factor: float) -> list[Sample]:
     """The kernels as they are at a finer scale."""
     sizes = [math.ceil(sample.size * factor) | 1 for sample in samples]
     return [
-        Sample(f"{sample.name}, enlarged", prune_kernel(enlarge(sample.kernel, size, factor)), size)
+        Sample(f"{sample.name}, enlarged", prune_kernel(enlarge(sample.kernel, size, factor)), size, sample.is_disc)
         for sample, size in zip(samples, sizes)
     ]
 
 
 def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
     """Kernels as they are and after each of `ROUNDS` refinements."""
-    pool, predictor = Pool([], [], [], [], [], [], []), GainPredictor(image)
+    pool, predictor = Pool.empty(), GainPredictor(image)
     frames = [frame_of(sample, image.shape) for sample in samples]
     kernels = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
-    pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels))
+    is_disc = [sample.is_disc for sample in samples]
+    pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels), is_disc=is_disc)
     refined = refine_kernels(image, kernels, frames, rounds=ROUNDS)
     for n, steps in enumerate(zip(*refined)):
         times = f"refined {n + 1} times" if n else "refined"
