@@ -18,12 +18,14 @@ from jbid.kernel_estimation.edges import (
     l0_deconvolution,
     ridge_kernel,
 )
+from jbid.kernel_estimation.gain import Assessment
 from jbid.kernel_estimation.refine import refine_kernel
 from jbid.kernel_estimation.sampling import draw_kernels, half_scale, search_sizes
+from jbid.kernel_estimation.scale_search import Pool
 from jbid.kernel_estimation.search import _warning, round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import blur
-from jbid.ops.kernels import center_kernel, connected_components, place_kernel, prune_kernel, support
+from jbid.ops.kernels import center_kernel, connected_components, disc_kernel, place_kernel, prune_kernel, support
 from jbid.ops.motion import gaussian_process_kernel
 from jbid.ops.periodic import (
     adjoint_differences,
@@ -246,3 +248,23 @@ def test_sharp_image_has_no_blur():
     sharp = transform.resize(data.camera()[:400, 100:500], (168, 168), anti_aliasing=True).astype(np.float32)
     found = search_kernel(sharp)
     assert found.confidence < 0.5 and found.is_doubtful
+
+
+def test_a_disc_that_the_first_kernel_resembles_comes_before_it():
+    kernel = disc_kernel(3.5)
+    sharp = data.page()[:, :200].astype(np.float32)[..., None] / 255
+    image = np.asarray(blur(sharp, kernel))[..., 0]
+
+    def first_of(estimate, radius):
+        kernels = [estimate, disc_kernel(radius)]
+        found = [Assessment(5.0, 0.0, 0.5), Assessment(0.0, 0.0, 0.5)]  # by rank alone the estimate is ahead
+        latents = [deconvolve_gray(image, k) for k in kernels]
+        pool = Pool(["estimate", "disc"], kernels, [9, 9], latents, found, [True] * 2, [], [False, True])
+        return pool.choose(image)[0][0]
+
+    near = (kernel * np.random.default_rng(0).uniform(0.3, 1.7, kernel.shape)).astype(np.float32)
+    near /= near.sum()
+    assert kernel_similarity(near, kernel) > 0.9
+    assert first_of(near, 3.5) == 1
+    assert first_of(kernel, 3.0) == 0  # similar, but with a worse score
+    assert first_of(np.pad(disc_kernel(1.5), 2), 3.5) == 0  # better, but not similar
