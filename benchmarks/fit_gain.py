@@ -1,11 +1,12 @@
 """Fit of the predicted gain (`jbid.kernel_estimation.gain`) to simulated blurs, and its test on images left out.
 
-    python -m benchmarks.fit_gain --sharp DIR --work DIR [--problems 256] [--ship jbid/trained] [--out gain.json]
+    python -m benchmarks.fit_gain --sharp DIR --work DIR [--problems 336] [--ship jbid/trained] [--out gain.json]
 
 Each problem is a part of a sharp photo or a rendered page, blurred or not: camera shake, lines, discs, slight blurs, a
 sharp foreground before a soft background; then noise, contrast, clipping, 8 bits, JPEG. Its candidates are the
 edge-based estimates of all sizes and settings after none to two refinements, the simple blurs, and for the fit alone
-the true kernel, also smoothed and refined. Each has its
+the true kernel, also smoothed and refined. From problem `PARTS` on it is a whole photo, with larger kernels, and its
+candidates are those of the search. Each candidate has its
 features and its true gain: PSNR of the deconvolution minus PSNR of the blurred image, after the best shift. No image or
 kernel of Levin's or Lai's sets is used.
 
@@ -44,8 +45,8 @@ from jbid.kernel_estimation.gain import GATE, GainModel, GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.refine import refine_kernels
 from jbid.kernel_estimation.sampling import SETTINGS, search_sizes, smooth_noise
-from jbid.kernel_estimation.scale_search import DISCS, simple_kernels
-from jbid.kernel_estimation.search import clean_image
+from jbid.kernel_estimation.scale_search import DISCS, search_scale, simple_kernels
+from jbid.kernel_estimation.search import MANY_PIXELS, clean_image
 from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
@@ -55,7 +56,10 @@ from jbid.runtime import parallel
 from jbid.runtime.environment import core_count, source_commit, versions_and_device
 
 KINDS = {"sharp": 0.2, "soft background": 0.06, "slight": 0.14, "camera": 0.44, "disc": 0.08, "line": 0.08}
+PARTS = 256  # number of problems with parts of photos; the others have whole ones
 SIDES = (128, 160, 192, 224)
+WHOLE_SIDE = 300  # pixels; shorter side of a whole photo, about
+SMALLEST = (5, 20)  # pixels; extent of camera shake, of a part and of a whole photo
 LARGEST = 51  # size of the estimates
 PAGES = 0.08  # share of rendered pages among the images
 SEED = 1000
@@ -72,6 +76,7 @@ class Problem(NamedTuple):
     sharp: NDArray[np.float32]
     kernel: NDArray[np.float32]
     about: dict[str, Any]
+    is_part: bool
 
 
 def draw_page(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
@@ -113,8 +118,8 @@ def draw_line(rng: np.random.Generator, length: float) -> NDArray[np.float32]:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int) -> NDArray[np.float32]:
-    """A kernel of a kind, of at most 2 / 9 of the image's side."""
+def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int, least: int) -> NDArray[np.float32]:
+    """A kernel of a kind, of at most 2 / 9 of the image's side; camera shake of an extent of at least `least`."""
     if kind in ("sharp", "soft background"):
         return np.ones((1, 1), np.float32)
     if kind == "slight":
@@ -128,7 +133,7 @@ def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int) -> ND
         return disc_kernel(rng.uniform(1.5, 6))
     if kind == "line":
         return draw_line(rng, min(rng.uniform(5, 40), side / 5))
-    return camera_kernel(min(np.exp(rng.uniform(np.log(5), np.log(70))), side / 4.5), seed)
+    return camera_kernel(min(np.exp(rng.uniform(np.log(least), np.log(70))), side / 4.5), seed)
 
 
 def camera_kernel(extent: float, seed: int) -> NDArray[np.float32]:
@@ -153,10 +158,15 @@ def draw_problem(index: int, files: Sequence[Path]) -> Problem:
     """Problem of a number; the same for the same photos."""
     rng = np.random.default_rng(SEED + index)
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    side = int(rng.choice(SIDES))
-    kernel = draw_kernel(kind, rng, side, index)
+    is_part = index < PARTS
+    side = int(rng.choice(SIDES)) if is_part else WHOLE_SIDE
+    kernel = draw_kernel(kind, rng, side, index, SMALLEST[not is_part])
     rim = kernel.shape[0] // 2
-    name, sharp = draw_sharp(rng, files, side + 2 * rim)
+    if is_part:
+        name, sharp = draw_sharp(rng, files, side + 2 * rim)
+    else:
+        path = files[rng.integers(len(files))]
+        name, sharp = path.name, luma(read_image(path))[..., 0]
     if kind == "soft background":
         soft = scipy.ndimage.gaussian_filter(sharp, rng.uniform(2, 5))
         noise = scipy.ndimage.gaussian_filter(rng.standard_normal(sharp.shape), side / 6)
@@ -170,9 +180,10 @@ def draw_problem(index: int, files: Sequence[Path]) -> Problem:
     blurred = blurred + noise_level * rng.standard_normal(blurred.shape)
     eight_bits = np.round(np.clip(blurred, 0, 1) * 255).astype(np.uint8)
     observed = jpeg(eight_bits[..., None] / 255, quality)[..., 0] if quality else eight_bits / 255
-    sharp = np.clip(sharp[rim : rim + side, rim : rim + side], 0, 1)
+    h, w = observed.shape
+    sharp = np.clip(sharp[rim : rim + h, rim : rim + w], 0, 1)
     about = {"photo": name, "kernel": kernel.shape[0], "noise": noise_level, "jpeg": quality, "gain": round(gain, 2)}
-    return Problem(kind, observed.astype(np.float32), sharp.astype(np.float32), kernel, about)
+    return Problem(kind, observed.astype(np.float32), sharp.astype(np.float32), kernel, about, is_part)
 
 
 def candidate_entries(problem: Problem) -> dict[str, Any]:
@@ -191,16 +202,20 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
         features = {key: round(value, 4) for key, value in predictor.features(latent, kernel).items()}
         return {"name": name, "refined": done, "gain": round(gain, 3), "features": features}
 
-    simple = simple_kernels(DISCS, min(h, w) // 4)
-    entries = [
-        entry(sample.name, 0, latent, sample.kernel)
-        for sample, latent in zip(simple, latent_images(image, [sample.kernel for sample in simple]))
-    ]
-    sizes = [size for size in search_sizes(image.shape) if size <= min(LARGEST, min(h, w) // 4)]
-    options = [(size, *setting) for size in sizes for setting in SETTINGS]
-    kernels = sample_edge_kernels(smooth_noise(image), options)
-    names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge in options]
-    entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]
+    entries, kernels, names = [], [], []
+    if problem.is_part:
+        simple = simple_kernels(DISCS, min(h, w) // 4)
+        latents = latent_images(image, [sample.kernel for sample in simple])
+        entries += [entry(sample.name, 0, latent, sample.kernel) for sample, latent in zip(simple, latents)]
+        sizes = [size for size in search_sizes(image.shape) if size <= min(LARGEST, min(h, w) // 4)]
+        options = [(size, *setting) for size in sizes for setting in SETTINGS]
+        kernels = sample_edge_kernels(smooth_noise(image), options)
+        names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge in options]
+        entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]
+    else:
+        # no more candidates than in the search, because they take minutes
+        pool = search_scale(image, search_sizes(image.shape), limit=min(h, w) // 4, many=image.size >= MANY_PIXELS)
+        entries += [entry(*args) for args in zip(pool.names, [0] * len(pool.names), pool.latents, pool.kernels)]
     if problem.kernel.size > 1:
         # few estimates are as good as these, and the model must know such ones too
         wide = np.pad(problem.kernel, 2)
@@ -211,7 +226,14 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
     refined = refine_kernels(image, kernels, [kernel.shape[0] for kernel in kernels], rounds=ROUNDS)
     for name, steps in zip(names, refined):
         entries += [entry(name, done + 1, step.image, step.kernel) for done, step in enumerate(steps)]
-    return {"kind": problem.kind, **problem.about, "side": h, "psnr": round(before, 2), "candidates": entries}
+    return {
+        "kind": problem.kind,
+        **problem.about,
+        "side": h,
+        "width": w,
+        "psnr": round(before, 2),
+        "candidates": entries,
+    }
 
 
 def _solve(index: int, files: Sequence[Path], path: Path) -> None:
@@ -362,7 +384,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("python -m benchmarks.fit_gain", __doc__)
     parser.add_argument("--sharp", type=Path, required=True, help="folder of sharp photos")
     parser.add_argument("--work", type=Path, required=True, help="folder for the problems")
-    parser.add_argument("--problems", type=int, default=256)
+    parser.add_argument("--problems", type=int, default=336)
     parser.add_argument("--ship", type=Path, help="folder of weights to add the model to")
     parser.add_argument("--out", type=json_file, help="report")
     return parser.parse_args(argv)
