@@ -94,18 +94,26 @@ def _refiner():
 
 
 def refine_kernels(
-    image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]], supports: Sequence[int], rounds: int = 1
+    image: NDArray[np.float32],
+    kernels: Sequence[NDArray[np.float32]],
+    supports: Sequence[int],
+    rounds: int = 1,
+    latents: Sequence[NDArray[np.float32]] | None = None,
 ) -> list[list[Refinement]]:
-    """Kernels (s, s), not all of one size, each refined on a gray image (h, w): the results of `rounds` steps."""
+    """Kernels (s, s), not all of one size, each refined on a gray image (h, w): the results of `rounds` steps.
 
-    def refine(kernel, side):
-        steps = [refine_kernel(image, kernel, side)]
-        for _ in range(rounds - 1):
-            steps.append(refine_kernel(image, steps[-1].kernel, side, latent=steps[-1].image))
+    `latents`, deconvolved with the kernels, save one deconvolution of each on the host.
+    """
+
+    def refine(kernel, side, latent):
+        steps = []
+        for _ in range(rounds):
+            steps.append(refine_kernel(image, kernel, side, latent=latent))
+            kernel, latent = steps[-1].kernel, steps[-1].image
         return steps
 
     if runs_on_host():
-        return map_threads(refine, kernels, supports)
+        return map_threads(refine, kernels, supports, latents or [None] * len(kernels))
     side = max(kernel.shape[0] for kernel in kernels)
     y, sides = jnp.asarray(image), jnp.asarray(supports)
     stack = jnp.asarray(np.stack([np.pad(kernel, (side - kernel.shape[0]) // 2) for kernel in kernels]))

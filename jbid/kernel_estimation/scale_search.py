@@ -172,9 +172,9 @@ def search_scale(
     pool.add(predictor, names, [r.kernel for r in last], frames, [r.image for r in last], is_final=False)
     # the simple ones are right as they are or not at all
     best = _best(pool, [i for i in pool.order() if i >= len(simple)])
-    frames = [pool.supports[i] for i in best]
-    padded = [np.pad(pool.kernels[i], max(0, (n - pool.kernels[i].shape[0]) // 2)) for i, n in zip(best, frames)]
-    last = [steps[-1] for steps in refine_kernels(image, padded, frames, rounds=REFINEMENTS - 1)]
+    frames, kernels = [pool.supports[i] for i in best], [pool.kernels[i] for i in best]
+    latents = [pool.latents[i] for i in best]
+    last = [steps[-1] for steps in refine_kernels(image, kernels, frames, rounds=REFINEMENTS - 1, latents=latents)]
     names = [f"{pool.names[i]}, refined" for i in best]
     pool.add(predictor, names, [r.kernel for r in last], frames, [r.image for r in last])
     pool.refined.extend(last)

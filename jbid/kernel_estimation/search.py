@@ -33,7 +33,7 @@ NEAR = (0.4, 2.6)  # sizes of that search over the extent
 PATCH = 512  # pixels; largest side of the patch that it is searched in
 SMALLEST_PATCH, LARGEST_PATCH = 256, 1024  # pixels
 PATCH_OF_EXTENT = 12  # its side over the extent of the kernel, and
-REFINED_OF_EXTENT = 8  # that of the patch in which an enlarged kernel is refined
+REFINED_OF_EXTENT, SMALLEST_REFINED = 8, 512  # that of the patch in which an enlarged kernel is refined; pixels
 ROUNDS = 3  # refinements of an enlarged kernel
 
 
@@ -138,7 +138,7 @@ def search_kernel(
             return _conclude(part, pool, size, largest)
         scale, best = finer, _best(part, pool)
     samples = _enlarged(best, 1 / scale) + others
-    part = _patch(image, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples))
+    part = _patch(image, max(SMALLEST_REFINED, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples)))
     return _conclude(part, _refine(part, samples), size, largest)
 
 
@@ -191,9 +191,9 @@ def _refine(image: NDArray[np.float32], samples: Sequence[Sample]) -> Pool:
     pool, predictor = Pool.empty(), GainPredictor(image)
     frames = [frame_of(sample, image.shape) for sample in samples]
     kernels = [place_kernel(sample.kernel, frame) for sample, frame in zip(samples, frames)]
-    is_disc = [sample.is_disc for sample in samples]
-    pool.add(predictor, [s.name for s in samples], kernels, frames, latent_images(image, kernels), is_disc=is_disc)
-    refined = refine_kernels(image, kernels, frames, rounds=ROUNDS)
+    latents, is_disc = latent_images(image, kernels), [sample.is_disc for sample in samples]
+    pool.add(predictor, [s.name for s in samples], kernels, frames, latents, is_disc=is_disc)
+    refined = refine_kernels(image, kernels, frames, rounds=ROUNDS, latents=latents)
     for n, steps in enumerate(zip(*refined)):
         times = f"refined {n + 1} times" if n else "refined"
         names = [f"{sample.name}, {times}" for sample in samples]
