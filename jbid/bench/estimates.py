@@ -22,6 +22,7 @@ from jbid.kernel_estimation.edges import sample_edge_kernels
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images, rank_candidates
 from jbid.kernel_estimation.sampling import (
+    INVISIBLE,
     PAUSE,
     half_scale,
     schedule_of,
@@ -38,7 +39,6 @@ from jbid.runtime.parallel import map_threads
 # ranges of the options, which are drawn with even logarithms; `jbid.kernel_estimation.edges.EdgeOptions`
 WEIGHTS = (5e-3, 6e-2)
 RIDGES = (4.0, 100.0)
-NOISE = 1e-4  # standard deviation; invisible, and enough for another estimate
 AT_ONCE = 8  # samples between two questions whether to stop
 
 
@@ -85,7 +85,7 @@ def sample_kernels(
 
     def estimate(seed):
         options = draw_options(seed, sizes, image.shape)
-        smooth = smooth_noise(image + np.float32(NOISE) * options.noise)
+        smooth = smooth_noise(image + np.float32(INVISIBLE) * options.noise)
         (kernel,) = sample_edge_kernels(smooth, [options[:3]], schedule_of(options.size), last=PAUSE)
         on_progress()
         return kernel

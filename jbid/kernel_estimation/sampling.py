@@ -43,6 +43,7 @@ PAUSE = 2  # scale at which the estimates are judged, half the full one
 CONTINUED = 6  # estimates that are continued to the full scale
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
+INVISIBLE = 1e-4  # standard deviation of noise that no eye sees, and that leads to another estimate
 
 
 class Sample(NamedTuple):
@@ -59,6 +60,12 @@ class Sample(NamedTuple):
     kernel: NDArray[np.float32]
     size: int
     is_disc: bool = False
+
+
+def add_invisible_noise(image: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Image with noise of a seed, for an independent estimate."""
+    noise = np.random.default_rng(seed).standard_normal(image.shape)
+    return (image + INVISIBLE * noise).astype(np.float32)
 
 
 def smooth_noise(image: NDArray[np.float32]) -> NDArray[np.float32]:

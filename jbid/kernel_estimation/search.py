@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.patch import most_informative_region
 from jbid.kernel_estimation.ranking import Candidate, latent_images
 from jbid.kernel_estimation.refine import refine_kernels
-from jbid.kernel_estimation.sampling import SIZES, Sample, search_sizes
+from jbid.kernel_estimation.sampling import SIZES, Sample, add_invisible_noise, search_sizes
 from jbid.kernel_estimation.scale_search import KEPT, Pool, extent, frame_of, search_scale
+from jbid.metrics import kernel_similarity
 from jbid.ops.kernels import crop_around, place_kernel, prune_kernel, support
 from jbid.ops.noise import remove_impulses
 from jbid.ops.periodic import enlarge, resize
@@ -24,6 +26,11 @@ SECOND_SETTINGS = ((1e-2, 40.0), (4e-3, 20.0), (1e-2, 5.0))
 # kernel sizes of networks, so that few shapes are compiled
 SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
+# a reduced image is searched again, with invisible noise, while the confidence is between this and `CERTAIN`, until
+# two kernels are similar: which kernels a search meets is chance, and the predicted gain tells which one is better
+EXPECTED, CERTAIN = 0.5, 0.98
+SIMILAR = 0.9
+SEARCHES = 3  # at most
 PIXELS = 150_000  # of a reduced image
 WHOLE = 1.6  # times as many pixels are not reduced
 MANY_PIXELS = 100_000  # of an image that large kernels are searched in with more settings
@@ -51,6 +58,7 @@ class KernelEstimate(NamedTuple):
         gain: predicted PSNR of a deconvolution with the kernel minus that of the blurred image, in dB.
         confidence: probability that it is positive.
         warning: one line, or None.
+        searches: number of independent searches, of which this is the one with the largest gain.
     """
 
     kernel: NDArray[np.float32]
@@ -63,6 +71,7 @@ class KernelEstimate(NamedTuple):
     gain: float
     confidence: float
     warning: str | None
+    searches: int = 1
 
     @property
     def is_doubtful(self) -> bool:
@@ -76,6 +85,7 @@ class KernelEstimate(NamedTuple):
             "gain": round(self.gain, 2),
             "confidence": round(self.confidence, 3),
             "warning": self.warning,
+            "searches": self.searches,
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
@@ -103,7 +113,8 @@ def search_kernel(
 
     The whole image is searched at a scale of at most `PIXELS` pixels (`jbid.kernel_estimation.scale_search`), where
     large kernels are found, and distinguished from small ones, most surely. A kernel with an extent of fewer than
-    `ACCURATE` pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined.
+    `ACCURATE` pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined. For a
+    reduced image this is repeated until two searches agree; the estimate with the largest predicted gain counts.
 
     Args:
         image: (h, w) in [0, 1].
@@ -113,6 +124,26 @@ def search_kernel(
         before: estimate of an earlier search, which takes part as one more candidate.
     """
     image = clean_image(image[..., None])[..., 0]
+    found = [_search(image, size, side, settings, before)]
+    is_expected = EXPECTED <= found[0].confidence < CERTAIN
+    while is_expected and _scale_of_search(image.size) < 1 and len(found) < SEARCHES and not _do_two_agree(found):
+        found.append(_search(add_invisible_noise(image, len(found)), size, side, settings, before))
+    return max(found, key=lambda estimate: estimate.gain)._replace(searches=len(found))
+
+
+def _do_two_agree(estimates: Sequence[KernelEstimate]) -> bool:
+    pairs = itertools.combinations(estimates, 2)
+    return any(kernel_similarity(a.kernel, b.kernel) >= SIMILAR for a, b in pairs)
+
+
+def _search(
+    image: NDArray[np.float32],
+    size: int | None,
+    side: int,
+    settings: Sequence[tuple[float, float]] | None,
+    before: KernelEstimate | None,
+) -> KernelEstimate:
+    """One search, see `search_kernel`."""
     scale = _scale_of_search(image.size)
     sizes = search_sizes(tuple(int(n * scale) for n in image.shape), size and max(3, math.ceil(size * scale) | 1))
     largest = size or round(max(sizes) / scale)
