@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from jbid.kernel_estimation.ranking import Candidate, latent_images
 from jbid.kernel_estimation.refine import refine_kernels
 from jbid.kernel_estimation.sampling import SIZES, Sample, add_invisible_noise, search_sizes
 from jbid.kernel_estimation.scale_search import KEPT, Pool, extent, frame_of, search_scale
-from jbid.metrics import kernel_similarity
+from jbid.metrics import pairwise_similarity
 from jbid.ops.kernels import crop_around, place_kernel, prune_kernel, support
 from jbid.ops.noise import remove_impulses
 from jbid.ops.periodic import enlarge, resize
@@ -132,8 +131,9 @@ def search_kernel(
 
 
 def _do_two_agree(estimates: Sequence[KernelEstimate]) -> bool:
-    pairs = itertools.combinations(estimates, 2)
-    return any(kernel_similarity(a.kernel, b.kernel) >= SIMILAR for a, b in pairs)
+    side = max(estimate.kernel.shape[0] for estimate in estimates)
+    similarity = pairwise_similarity([place_kernel(estimate.kernel, side) for estimate in estimates])
+    return bool((np.triu(similarity, 1) >= SIMILAR).any())
 
 
 def _search(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import chex
@@ -22,7 +23,7 @@ from jbid.kernel_estimation.gain import Assessment
 from jbid.kernel_estimation.refine import refine_kernel
 from jbid.kernel_estimation.sampling import draw_kernels, half_scale, search_sizes
 from jbid.kernel_estimation.scale_search import Pool
-from jbid.kernel_estimation.search import _warning, round_up_size, search_kernel
+from jbid.kernel_estimation.search import KernelEstimate, _warning, round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import blur
 from jbid.ops.kernels import center_kernel, connected_components, disc_kernel, place_kernel, prune_kernel, support
@@ -242,6 +243,37 @@ def test_second_search_includes_the_first_estimate():
     second = search_kernel(picture, 9, settings=((5.0, 1e4),), before=first)
     assert second.candidates[0].name.startswith(f"first search: {first.candidates[0].name}")
     assert kernel_similarity(second.kernel, first.kernel) > 0.9
+
+
+@pytest.mark.parametrize(
+    "side, confidences, columns, gains, searches, chosen",
+    [
+        (520, (0.9, 0.9, 0.9), (0, 8, 8), (1.0, 2.0, 3.0), 3, 2),  # the last two agree
+        (520, (0.9, 0.9, 0.9), (0, 0, 8), (2.0, 1.0, 3.0), 2, 0),
+        (520, (0.9, 0.9, 0.9), (0, 4, 8), (1.0, 3.0, 2.0), 3, 1),  # none agree
+        (520, (0.99, 0.9, 0.9), (0, 8, 8), (1.0, 2.0, 3.0), 1, 0),  # surely right
+        (520, (0.3, 0.9, 0.9), (0, 8, 8), (1.0, 2.0, 3.0), 1, 0),  # no gain is expected
+        (300, (0.9, 0.9, 0.9), (0, 8, 8), (1.0, 2.0, 3.0), 1, 0),  # not reduced
+    ],
+)
+def test_reduced_images_are_searched_until_two_searches_agree(
+    monkeypatch, side, confidences, columns, gains, searches, chosen
+):
+    seen = []
+
+    def search(image, *_):
+        n = len(seen)
+        seen.append(image)
+        kernel = np.zeros((9, 9), np.float32)
+        kernel[2:7, columns[n]] = kernel[columns[n], :] = 1 / 13
+        return KernelEstimate(kernel, (9, 9), [], [], [], [], image, gains[n], confidences[n], None)
+
+    monkeypatch.setattr("jbid.kernel_estimation.search._search", search)
+    image = np.random.default_rng(0).uniform(size=(side, side)).astype(np.float32)
+    found = search_kernel(image)
+    assert (found.searches, found.gain) == (searches, gains[chosen]) and len(seen) == searches
+    for one, other in itertools.combinations(seen, 2):
+        assert 0 < np.abs(one - other).max() < 2e-3
 
 
 def test_sharp_image_has_no_blur():
