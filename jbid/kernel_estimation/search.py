@@ -26,7 +26,7 @@ SECOND_SETTINGS = ((1e-2, 40.0), (4e-3, 20.0), (1e-2, 5.0))
 SIZE_GRID = (9, 13, 17, 21, 25, 31, 37, 45, 55, 65, 77, 91)
 DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
 # a reduced image is searched again, with invisible noise, while the confidence is between this and `CERTAIN`, until
-# two kernels are similar: which kernels a search meets is chance, and the predicted gain tells which one is better
+# two kernels are similar: which kernels a search meets is chance
 EXPECTED, CERTAIN = 0.5, 0.98
 SIMILAR = 0.9
 SEARCHES = 3  # at most
@@ -57,7 +57,7 @@ class KernelEstimate(NamedTuple):
         gain: predicted PSNR of a deconvolution with the kernel minus that of the blurred image, in dB.
         confidence: probability that it is positive.
         warning: one line, or None.
-        searches: number of independent searches, of which this is the one with the largest gain.
+        searches: number of independent searches, of which this is the best one.
     """
 
     kernel: NDArray[np.float32]
@@ -113,7 +113,7 @@ def search_kernel(
     The whole image is searched at a scale of at most `PIXELS` pixels (`jbid.kernel_estimation.scale_search`), where
     large kernels are found, and distinguished from small ones, most surely. A kernel with an extent of fewer than
     `ACCURATE` pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined. For a
-    reduced image this is repeated until two searches agree; the estimate with the largest predicted gain counts.
+    reduced image this is repeated until two searches agree, and the kernel that is the best on one patch counts.
 
     Args:
         image: (h, w) in [0, 1].
@@ -127,7 +127,18 @@ def search_kernel(
     is_expected = EXPECTED <= found[0].confidence < CERTAIN
     while is_expected and _scale_of_search(image.size) < 1 and len(found) < SEARCHES and not _do_two_agree(found):
         found.append(_search(add_invisible_noise(image, len(found)), size, side, settings, before))
-    return max(found, key=lambda estimate: estimate.gain)._replace(searches=len(found))
+    return found[_best_search(image, found)]._replace(searches=len(found))
+
+
+def _best_search(image: NDArray[np.float32], estimates: Sequence[KernelEstimate]) -> int:
+    """Index of the estimate with the best kernel, judged on one patch: those of the searches differ."""
+    if len(estimates) == 1:
+        return 0
+    part, pool, kernels = _patch(image, LARGEST_PATCH), Pool.empty(), [estimate.kernel for estimate in estimates]
+    names, sides = [""] * len(kernels), [kernel.shape[0] for kernel in kernels]
+    pool.add(GainPredictor(part), names, kernels, sides, latent_images(part, kernels))
+    order, _ = pool.choose(part)
+    return order[0]
 
 
 def _do_two_agree(estimates: Sequence[KernelEstimate]) -> bool:
