@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from jbid.cli.inputs import about, list_inputs, output_suffix
 from jbid.pipeline.arguments import NO_COMPUTE, NO_OPTIMIZATION, ComputeOptions, OptimizationOptions
 from jbid.runtime.commandline import MAIN, KernelSize, Positive, Region, execute, with_flags
-from jbid.runtime.console import Interrupt, print_error, print_warning
+from jbid.runtime.console import Interrupt, print_error, print_warning, stage_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -199,8 +199,8 @@ class _Run:
             try:
                 photo, identity = self._read(path)
                 if identity is not None:
-                    print(f"{path.stem}: preparing", flush=True)
-                    prepared = prepare(photo.image, self.config, kernel=self.known[0])
+                    with stage_line(path.stem, interrupt) as on_stage:
+                        prepared = prepare(photo.image, self.config, kernel=self.known[0], on_stage=on_stage)
                     jobs.append(_Job(path, photo._replace(image=prepared.image[:0]), prepared, identity))
             except (ValueError, OSError, MemoryError) as error:
                 self._fail(path, error)

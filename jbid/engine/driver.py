@@ -42,6 +42,7 @@ class RunContext(NamedTuple):
         checkpoint: place to save the state, and to resume from.
         on_progress: called between chunks of steps.
         on_smaller_batch: called with the old and the new batch size when memory runs out.
+        on_stage: called with a line that says what the estimation of a kernel does next.
         on_tile: called with the number of tiles done and their total, during the deconvolution of a large image.
         is_cancelled: asked between chunks; True stops the run, which saves its state first.
     """
@@ -50,6 +51,7 @@ class RunContext(NamedTuple):
     checkpoint: Checkpoint | None = None
     on_progress: Callable[[Progress], object] | None = None
     on_smaller_batch: Callable[[int, int], object] | None = None
+    on_stage: Callable[[str], object] | None = None
     on_tile: Callable[[int, int], object] | None = None
     is_cancelled: Callable[[], bool] = lambda: False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +107,7 @@ def search_kernel(
     side: int = PATCH,
     settings: Sequence[tuple[float, float]] | None = None,
     before: KernelEstimate | None = None,
+    on_stage: Callable[[str], object] | None = None,
 ) -> KernelEstimate:
     """Estimate the kernel of a gray image, and the confidence that a deconvolution with it is a gain.
 
@@ -121,12 +122,15 @@ def search_kernel(
         side: largest side of the patch of the second search.
         settings: pairs of weight and ridge.
         before: estimate of an earlier search, which takes part as one more candidate.
+        on_stage: called with a line that says what the search does next.
     """
     image = clean_image(image[..., None])[..., 0]
-    found = [_search(image, size, side, settings, before)]
+    report = on_stage or (lambda line: None)
+    found = [_search(image, size, side, settings, before, report)]
     is_expected = EXPECTED <= found[0].confidence < CERTAIN
     while is_expected and _scale_of_search(image.size) < 1 and len(found) < SEARCHES and not _do_two_agree(found):
-        found.append(_search(add_invisible_noise(image, len(found)), size, side, settings, before))
+        report(f"search {len(found) + 1} of at most {SEARCHES}, because chance decides which kernels one finds")
+        found.append(_search(add_invisible_noise(image, len(found)), size, side, settings, before, report))
     return found[_best_search(image, found)]._replace(searches=len(found))
 
 
@@ -153,17 +157,19 @@ def _search(
     side: int,
     settings: Sequence[tuple[float, float]] | None,
     before: KernelEstimate | None,
+    report: Callable[[str], object],
 ) -> KernelEstimate:
     """One search, see `search_kernel`."""
     scale = _scale_of_search(image.size)
     sizes = search_sizes(tuple(int(n * scale) for n in image.shape), size and max(3, math.ceil(size * scale) | 1))
     largest = size or round(max(sizes) / scale)
     others = [] if before is None else [_sample("first search", before)]
+    reduced = _reduce(image, scale)
+    report(f"trying kernels of up to {largest} pixels in {_size_text(reduced)}")
     if scale == 1:
         many = image.size >= MANY_PIXELS
         pool = search_scale(image, sizes, settings, limit=_limit(image, size), others=others, many=many)
         return _conclude(image, pool, size, largest)
-    reduced = _reduce(image, scale)
     pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)), many=True)
     best = _best(reduced, pool)
     found = extent(best[0].kernel)
@@ -174,6 +180,7 @@ def _search(
         view = _reduce(image, finer)
         part = _patch(view, min(side, PATCH_OF_EXTENT * expected))
         near = [s for s in SIZES if NEAR[0] * expected <= s <= NEAR[1] * expected] or list(SIZES[:2])
+        report(f"trying kernels of about {round(found / scale)} pixels in {_size_text(part)}")
         again = _enlarged(best[:1], finer / scale) + (others if finer == 1 else [])
         pool = search_scale(part, near, settings, limit=_limit(part, size), others=again)
         if finer == 1:
@@ -181,7 +188,12 @@ def _search(
         scale, best = finer, _best(part, pool)
     samples = _enlarged(best, 1 / scale) + others
     part = _patch(image, max(SMALLEST_REFINED, REFINED_OF_EXTENT * max(extent(sample.kernel) for sample in samples)))
+    report(f"refining the best {len(samples)} kernels in {_size_text(part)}")
     return _conclude(part, _refine(part, samples), size, largest)
+
+
+def _size_text(image: NDArray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]} pixels"
 
 
 def _scale_of_search(pixels: int) -> float:

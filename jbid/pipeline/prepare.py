@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,13 +112,20 @@ def init_file(init: str) -> Path | None:
     return Path(init)
 
 
-def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) -> PreparedImage:
+def prepare(
+    image: NDArray,
+    config: Config,
+    *,
+    kernel: NDArray | None = None,
+    on_stage: Callable[[str], object] | None = None,
+) -> PreparedImage:
     """Choose the region of an image and estimate kernel size and initial kernels.
 
     Args:
         image: (h, w, c) in [0, 1].
         config: the run.
         kernel: a known kernel with odd sides, which stays as it is.
+        on_stage: called with a line that says what the estimation of the kernel does next.
 
     Raises:
         ValueError: for an image, region or initial kernel that does not go with the kernel size.
@@ -142,7 +149,7 @@ def prepare(image: NDArray, config: Config, *, kernel: NDArray | None = None) ->
         shape = (kernel.shape[0], kernel.shape[1])
         initial = (InitialKernel("known kernel", np.asarray(kernel, np.float32)),)
     else:
-        shape, initial, estimate, warnings = _initialize(image, part, config)
+        shape, initial, estimate, warnings = _initialize(image, part, config, on_stage)
     check_size(part.shape, shape)
     observed = luma(part) if config.color == "luma" else part
     return PreparedImage(
@@ -171,7 +178,7 @@ def _region(image: NDArray, config: Config) -> Region:
 
 
 def _initialize(
-    image: NDArray, part: NDArray, config: Config
+    image: NDArray, part: NDArray, config: Config, on_stage: Callable[[str], object] | None
 ) -> tuple[tuple[int, int], tuple[InitialKernel, ...], KernelEstimate | None, tuple[str, ...]]:
     """Kernel shape, initial kernels, edge-based estimate and warnings for an unknown kernel."""
     h, w = part.shape[:2]
@@ -186,7 +193,7 @@ def _initialize(
     estimate: KernelEstimate | None = None
     warnings: tuple[str, ...] = ()
     if set(names) & set(ESTIMATES) or shape is None:
-        estimate = _estimate(image, part, config, size)
+        estimate = _estimate(image, part, config, size, on_stage)
         warnings = (estimate.warning,) if estimate.warning else ()
     if shape is None:
         assert estimate is not None
@@ -207,15 +214,19 @@ def _initialize(
     return shape, initial, estimate, warnings
 
 
-def _estimate(image: NDArray, part: NDArray, config: Config, size: int | None) -> KernelEstimate:
+def _estimate(
+    image: NDArray, part: NDArray, config: Config, size: int | None, on_stage: Callable[[str], object] | None
+) -> KernelEstimate:
     """Edge-based estimate on enough of the image; a doubtful one is repeated with other settings on a larger patch."""
     is_chosen = config.region is not None or not config.patch
     gray = luma(part if is_chosen else image)[..., 0]
 
     side = max(gray.shape) if is_chosen else max(config.patch, PATCH)
-    estimate = search_kernel(gray, size, side=side)
+    estimate = search_kernel(gray, size, side=side, on_stage=on_stage)
     if estimate.is_doubtful:
-        estimate = search_kernel(gray, size, side=side * 3 // 2, settings=SECOND_SETTINGS, before=estimate)
+        estimate = search_kernel(
+            gray, size, side=side * 3 // 2, settings=SECOND_SETTINGS, before=estimate, on_stage=on_stage
+        )
     return estimate
 
 

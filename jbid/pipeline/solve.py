@@ -112,8 +112,10 @@ def restore(
         ValueError: as `jbid.pipeline.prepare.prepare`.
     """
     padded = padded_shapes([image.shape for image in images], config)
+    on_stage = context.on_stage if context else None
     prepared = [
-        prepare(image, config, kernel=kernel)._replace(padded_shape=padded[image.shape[:2]]) for image in images
+        prepare(image, config, kernel=kernel, on_stage=on_stage)._replace(padded_shape=padded[image.shape[:2]])
+        for image in images
     ]
     restorations: dict[int, Restoration] = {}
     indices = range(len(prepared))

@@ -70,6 +70,23 @@ def step_bar(description: str, steps: int) -> Iterator[Callable[[Progress], None
 
 
 @contextmanager
+def stage_line(description: str, interrupt: Interrupt) -> Iterator[Callable[[str], None]]:
+    """Line with the present stage of a kernel estimation, as `RunContext.on_stage`.
+
+    The callback raises KeyboardInterrupt once the user wants to stop.
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc=f"{description}: preparing", bar_format="{desc}", dynamic_ncols=True, leave=False) as line:
+
+        def on_stage(text: str) -> None:
+            line.set_description_str(f"{description}: {text}")
+            interrupt.check()
+
+        yield on_stage
+
+
+@contextmanager
 def tile_bar(description: str, interrupt: Interrupt) -> Iterator[Callable[[int, int], None]]:
     """Progress bar of a deconvolution in tiles, as `RunContext.on_tile`; hidden for small images.
 

@@ -246,12 +246,13 @@ def test_few_steps_move_the_kernel_too():
     assert (few, many, explicit) == (6, 40, 30)
 
 
-def test_the_default_method_needs_no_kernel_size(photo, tmp_path):
+def test_the_default_method_needs_no_kernel_size(photo, tmp_path, capsys):
     sharp = transform.resize(data.astronaut(), (120, 128), anti_aliasing=True).astype(np.float32)
     kernel = gaussian_process_kernel(jax.random.key(0), 9)
     write_image(photo, blur(sharp, kernel))
     out = tmp_path / "out"
     assert main(["deblur", str(photo), "--out", str(out)]) == 0
+    assert "photo: trying kernels of up to" in capsys.readouterr().err
     original = crop_center(sharp, kernel.shape)
     before, after = (
         align(luma(x)[..., 0], luma(original)[..., 0]).psnr
