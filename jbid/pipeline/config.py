@@ -59,7 +59,7 @@ class Config(NamedTuple):
     deconvolve: bool | Literal["auto"] = "auto"
     remove_impulses: bool = True
     linear: bool = False
-    min_confidence: float = 0.5
+    min_confidence: float = 0.4
     options: dict[str, Any] = {}
 
     @property
