@@ -117,7 +117,9 @@ def run_samples(
         return None
     half = half_scale(image)
     scale = half.shape[0] / gray.shape[0]
-    reduced = resize_item(item._replace(blurred=gray[..., None], sharp=luma(np.asarray(item.sharp))), scale)
+    gray_item = item._replace(blurred=gray[..., None], sharp=luma(np.asarray(item.sharp)))
+    # the scale of two roundings
+    reduced = resize_item(gray_item, scale, (half.shape[0], half.shape[1]))
     # its border and shift are in pixels of the image itself
     protocol = protocol._replace(border=round(protocol.border * scale), max_shift=math.ceil(protocol.max_shift * scale))
     assert reduced.kernel is not None

@@ -46,7 +46,7 @@ def groups(name: str) -> dict[str, str]:
     return {"image": image, "kernel": kernel}
 
 
-def resize_item(item: Item, scale: float) -> Item:
+def resize_item(item: Item, scale: float, shape: tuple[int, int] | None = None) -> Item:
     """Shrink the images and the kernel of an item; the kernel sums to one again.
 
     y = k * x holds approximately, and averaging reduces the noise.
@@ -54,9 +54,10 @@ def resize_item(item: Item, scale: float) -> Item:
     Args:
         item: with ground truth.
         scale: below one.
+        shape: of the images; None: `scale` times theirs, rounded.
     """
     assert item.sharp is not None and item.kernel is not None
-    h, w = (max(1, round(n * scale)) for n in item.blurred.shape[:2])
+    h, w = shape or (max(1, round(n * scale)) for n in item.blurred.shape[:2])
     blurred, sharp = (
         resize(x, (h, w, x.shape[2]), anti_aliasing=True).astype(np.float32) for x in (item.blurred, item.sharp)
     )

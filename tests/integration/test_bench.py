@@ -475,6 +475,20 @@ def test_variance_of_the_edge_based_estimate(levin_set, tmp_path):
     assert [seed["psnr"] for seed in again] == pytest.approx(psnr[3:5], abs=1e-6)
 
 
+def test_samples_of_an_image_whose_sides_round_apart():
+    """Half of 71 rows are 36, and 36 / 71 of 74 columns are 38, but half of them 37."""
+    from jbid.bench.cells import Cell
+    from jbid.bench.estimates import run_samples
+    from jbid.bench.protocols import PROTOCOLS
+    from jbid.data.levin import Item
+    from jbid.pipeline.config import Config
+
+    image = np.random.default_rng(0).uniform(size=(71, 74, 3)).astype(np.float32)
+    item = Item("noise", image, image, np.ones((3, 3), np.float32) / 9, 3)
+    found = run_samples(Cell(item, "edges", Config(n_seeds=1), 0.3), PROTOCOLS["rgb_raw"], lambda: False)
+    assert found and np.isfinite(found[0]["seeds"][0]["psnr"])
+
+
 def test_gain_by_the_number_of_seeds():
     """The best of more seeds is better, up to all of them; the blurred image's PSNR is subtracted."""
     from jbid.bench.variance_statistics import gains_by_count
