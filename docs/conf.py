@@ -154,10 +154,23 @@ def commands(module: str) -> str:
     return text.replace(" -m sphinx", "").replace("$", r"\$")
 
 
+def real_sheet() -> str:
+    """The contact sheet of real photos, if it was made before the build: the photos are not committed."""
+    sheet = ROOT / "build" / "real_sheet.jpg"
+    if not sheet.is_file():
+        return (
+            "Here the site shows the contact sheet of all 100 (input, answer, kernel, confidence), if "
+            "`python -m jbid.bench real --out build/real.json` has made it before `make docs`."
+        )
+    shutil.copyfile(sheet, ROOT / "docs" / "benchmarks" / sheet.name)
+    return f"![Photos, restorations, kernels and confidences]({sheet.name})"
+
+
 GENERATED = {
     "<!-- jbid -->": partial(commands, "jbid.cli.main"),
     "<!-- jbid.bench -->": partial(commands, "jbid.bench.cli"),
     "<!-- results -->": results_table,
+    "<!-- real photos -->": real_sheet,
     "<!-- presets -->": presets_table,
     "<!-- configs -->": configs_table,
 }
