@@ -102,8 +102,10 @@ def main() -> int:
                 rows.append({"size": folder.name, "version": name, **found})
                 bar.update()
                 bar.write(f"{folder.name} {name}: " + ", ".join(f"{key} {value:.1f}" for key, value in found.items()))
-                # after each row: an older version may take long, and what is measured is kept
-                write_json(args.out, {"rows": rows, "photo": args.photo.name, "kernel": KERNEL, **versions_and_device()})
+                # after each row: an older version may take long
+                write_json(
+                    args.out, {"rows": rows, "photo": args.photo.name, "kernel": KERNEL, **versions_and_device()}
+                )
     return 0
 
 
