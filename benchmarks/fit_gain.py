@@ -208,9 +208,9 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
         latents = latent_images(image, [sample.kernel for sample in simple])
         entries += [entry(sample.name, 0, latent, sample.kernel) for sample, latent in zip(simple, latents)]
         sizes = [size for size in search_sizes(image.shape) if size <= min(LARGEST, min(h, w) // 4)]
-        options = [(size, *setting) for size in sizes for setting in SETTINGS]
+        options = [(size, *setting, 0.0) for size in sizes for setting in SETTINGS]
         kernels = sample_edge_kernels(smooth_noise(image), options)
-        names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge in options]
+        names = [f"{size}, {weight:g}, {ridge:g}" for size, weight, ridge, _ in options]
         entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]
     else:
         # no more candidates than in the search, because they take minutes

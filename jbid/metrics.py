@@ -295,5 +295,8 @@ def pairwise_similarity(kernels: Sequence[NDArray]) -> NDArray[np.float64]:
     ks = np.stack([np.asarray(k, float) for k in kernels])
     ks /= np.maximum(np.linalg.norm(ks, axis=(1, 2), keepdims=True), 1e-30)
     fast = [scipy.fft.next_fast_len(2 * n - 1, real=True) for n in ks.shape[1:]]
-    spectra = scipy.fft.rfft2(ks, fast)
-    return np.array([scipy.fft.irfft2(spectra * np.conj(s), fast).max((1, 2)) for s in spectra])
+    spectra = scipy.fft.rfft2(ks.astype(np.float32), fast)
+    similarity = np.zeros((len(ks), len(ks)))
+    for i, own in enumerate(spectra):
+        similarity[i, i:] = scipy.fft.irfft2(spectra[i:] * own.conj(), fast).max((1, 2))
+    return np.maximum(similarity, similarity.T)

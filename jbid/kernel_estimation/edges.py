@@ -42,6 +42,7 @@ from jbid.ops.periodic import (
 from jbid.runtime.compile import jit
 from jbid.runtime.parallel import map_threads, runs_on_host
 
+DARKEST = 0.001  # share of the pixels of an image that may be darker than its darkest level
 PIXELS = 255 * 255  # size of the images that the ridge was tuned on
 RATIO = math.sqrt(0.5)  # of the sides of one scale and the next finer one
 _SCALES = 5  # the finest ones, over which the weight of the gradients falls
@@ -55,11 +56,13 @@ class EdgeOptions(NamedTuple):
         weight: of the number of nonzero gradients, in squared gray levels of an image of standard deviation
             `CONTRAST`, at scales of 2^(-5/2) and coarser; it falls over the finer ones.
         ridge: of ||k||^2, in the same units, for an image of `PIXELS` pixels.
+        intensity: weight of the number of pixels above the darkest level, over that of the gradients; 0 or more.
     """
 
     size: Int[AnyArray, " n"]
     weight: Float[AnyArray, " n"]
     ridge: Float[AnyArray, " n"]
+    intensity: Float[AnyArray, " n"]
 
 
 class Schedule(NamedTuple):
@@ -88,24 +91,32 @@ def l0_deconvolution(
     transfer: Spectrum,
     weight: Float[AnyArray, "*n 1 1"],
     *,
+    intensity: Float[AnyArray, "*n 1 1"] | None = None,
+    dark: Scalar = 0.0,
     iterations: int = 11,
     growth: float = 4.0,
 ) -> Image:
-    """argmin_x ||k * x - y||^2 + weight #{p : grad x(p) != 0}, periodic, by half-quadratic splitting.
+    """argmin_x ||k * x - y||^2 + weight (#{grad x != 0} + intensity #{x != dark}), periodic.
 
-    x and its gradient field g alternate: g = grad x where |grad x|^2 > weight / beta, else 0 (Xu et al. 2013, Eq. 8),
-    and x by one division of spectra (Eq. 7). beta begins at 2 weight and grows by `growth` in each of `iterations`.
+    By half-quadratic splitting: x, its gradient field g and its copy u alternate. g = grad x where |grad x|^2 >
+    weight / beta, else 0 (Xu et al. 2013, Eq. 8); u = x where (x - dark)^2 > intensity weight / beta, else dark (Pan et
+    al. 2014, Eq. 8, with one beta for both); and x by one division of spectra (Eq. 7 of both). beta begins at 2 weight
+    and grows by `growth` in each of `iterations`. With no `intensity`, or where it is 0, u takes no part.
     """
-    laplacian = laplacian_spectrum(image)
+    xp, laplacian = namespace(image), laplacian_spectrum(image)
     target = transfer.conj() * rfft2(image)
     power = abs(transfer) ** 2
+    penalty = laplacian if intensity is None else laplacian + (intensity > 0)
 
     def step(i, x):
         beta = 2 * weight * growth**i
         across, down = forward_differences(x)
         kept = across * across + down * down > weight / beta
-        field = adjoint_differences(across * kept, down * kept)
-        return irfft2(divide(target + beta * rfft2(field), power + beta * laplacian), image.shape[-2:])
+        copies = adjoint_differences(across * kept, down * kept)
+        if intensity is not None:
+            u = xp.where((x - dark) ** 2 > intensity * weight / beta, x, dark)
+            copies = copies + (intensity > 0) * u
+        return irfft2(divide(target + beta * rfft2(copies), power + beta * penalty), image.shape[-2:])
 
     return repeat(iterations, step, image, on_host=is_host(image))
 
@@ -175,8 +186,17 @@ def estimate_edge_kernels(
     xp, rounds, decay = namespace(image), schedule.rounds, schedule.decay
     scale = CONTRAST / xp.maximum(image.std(), 1e-3)
     image = image * scale
-    weights, ridges = (xp.asarray(v)[:, None, None].astype(image.dtype) for v in (options.weight, options.ridge))
+    weights, ridges, intensities = (xp.asarray(v)[:, None, None].astype(image.dtype) for v in options[1:])
     ridges, white = ridges * (h * w / PIXELS), CLIPPED[1] * scale
+    dark = xp.quantile(image, DARKEST).astype(image.dtype)
+    solve = partial(
+        l0_deconvolution,
+        # on the host the copy of the image costs time
+        intensity=None if is_host(image) and not intensities.any() else intensities,
+        dark=dark,
+        iterations=schedule.iterations,
+        growth=schedule.growth,
+    )
     first = max(last, math.ceil(math.log(5 / side) / math.log(RATIO))) if first is None else first
     kernels = initial
     for level in reversed(range(last, first + 1)):
@@ -192,7 +212,7 @@ def estimate_edge_kernels(
         def update(_, carry, *, s=s, sizes=sizes, padded=padded, scaled=scaled):
             kernels, weights, y = carry
             transfer = transfer_function(kernels, padded)
-            x = l0_deconvolution(y, transfer, weights, iterations=schedule.iterations, growth=schedule.growth)
+            x = solve(y, transfer, weights)
             predicted = xp.maximum(irfft2(transfer * rfft2(x), padded), 0)
             inside = predicted[..., : scaled.shape[0], : scaled.shape[1]]
             # a clipped pixel is at least as bright as it looks
@@ -218,24 +238,25 @@ def _compiled(side: int, schedule: Schedule, last: int):
 
 def sample_edge_kernels(
     image: NDArray[np.float32],
-    options: Sequence[tuple[int, float, float]],
+    options: Sequence[tuple[int, float, float, float]],
     schedule: Schedule = LONG,
     *,
     last: int = 0,
 ) -> list[NDArray[np.float32]]:
-    """Estimates of a gray image (h, w) with options (size, weight, ridge), at the scale `last`.
+    """Estimates of a gray image (h, w) with options (size, weight, ridge, intensity), at the scale `last`.
 
-    On CPU on the host, those of one size together, where they share the work on small images; on an accelerator all
-    at once.
+    On CPU on the host, those of one size together, where they share the work on small images, with and without
+    `intensity` apart; on an accelerator all at once.
     """
 
-    def columns(items: Sequence[tuple[int, float, float]], xp: Any) -> EdgeOptions:
+    def columns(items: Sequence[tuple[int, float, float, float]], xp: Any) -> EdgeOptions:
         return EdgeOptions(*(xp.asarray(column) for column in zip(*items)))
 
     if not runs_on_host():
-        side = wide_frame(max(size for size, _, _ in options))
+        side = wide_frame(max(size for size, *_ in options))
         return list(np.asarray(_compiled(side, schedule, last)(jnp.asarray(image), columns(options, jnp))))
-    groups = [[i for i, o in enumerate(options) if o[0] == size] for size in dict.fromkeys(o[0] for o in options)]
+    kinds = [(size, intensity > 0) for size, *_, intensity in options]
+    groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
 
     def estimate(group):
         items = [options[i] for i in group]

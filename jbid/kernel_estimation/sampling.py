@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,8 @@ from jbid.kernel_estimation.edges import (
     wide_frame,
 )
 from jbid.kernel_estimation.gain import GainPredictor
-from jbid.kernel_estimation.ranking import latent_images
-from jbid.ops.kernels import disc_kernel, prune_kernel
+from jbid.kernel_estimation.ranking import latent_images, rank_candidates
+from jbid.ops.kernels import disc_kernel, prune_kernel, support
 from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.parallel import map_threads
@@ -37,10 +38,18 @@ FINEST_LARGEST = 60
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
 LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 # which setting finds a large kernel is chance, so more of them find more; beyond `MOST_SAMPLED` they take too long
-MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0, 80.0))
+MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0))
 MOST_SAMPLED = 79
+# all sizes are estimated with a prior of dark pixels as well, which finds other kernels than edges alone
+INTENSITY = 0.25  # of `EdgeOptions`
+INTENSITY_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 PAUSE = 2  # scale at which the estimates are judged, half the full one
+ROOM = 1.3  # times the extent of a kernel at this scale is its support at the finer ones
+REPEATED = 4  # estimates with and without that prior that begin another one at this scale, with each of
+REPEATED_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0))
 CONTINUED = 6  # estimates that are continued to the full scale
+SCORE_SHARE = 0.2  # of the no-reference score in their choice
+Options = tuple[int, float, float, float]  # of one estimate: size, weight, ridge and intensity of `EdgeOptions`
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
 INVISIBLE = 1e-4  # standard deviation of noise that no eye sees, and that leads to another estimate
@@ -120,18 +129,53 @@ def _last_scale(size: int) -> int:
     return min(PAUSE, max(0, math.ceil(math.log(FINEST_LARGEST / size) / math.log(RATIO) - 1e-6)))
 
 
-def _continue(
-    smoothed: NDArray[np.float32], name: str, option: tuple[int, float, float], kernel: NDArray[np.float32]
-) -> Sample:
-    """Estimate at the full scale, from one at the scale `PAUSE`."""
-    size = option[0]
+def _options(
+    sizes: Sequence[int], settings: Sequence[tuple[float, float]] | None, schedule: Schedule, many: bool
+) -> list[Options]:
+    """Options of the estimates with a schedule."""
+    own = [size for size in sizes if schedule_of(size) is schedule]
+    edges = [(size, *setting, 0.0) for size in own for setting in settings or _settings(size, many)]
+    return edges + [(size, *setting, INTENSITY) for size in own for setting in settings or INTENSITY_SETTINGS]
+
+
+def _columns(options: Sequence[Options]) -> EdgeOptions:
+    return EdgeOptions(*(np.asarray(column) for column in zip(*options)))
+
+
+def _name(options: Options) -> str:
+    size, weight, ridge, intensity = options
+    return f"size {size}, weight {weight:g}, ridge {ridge:g}" + (", dark pixels" if intensity else "")
+
+
+def _repeat(
+    smoothed: NDArray[np.float32], size: int, kernel: NDArray[np.float32]
+) -> tuple[list[Options], list[NDArray[np.float32]]]:
+    """Options and estimates of a support at the scale `PAUSE` that begin with another one of that scale."""
+    options = [(size, *setting, 0.0) for setting in REPEATED_SETTINGS]
+    coarser = np.maximum(enlarge(kernel, 2 * round((kernel.shape[0] * RATIO - 1) / 2) + 1, RATIO), 0)
+    found = estimate_edge_kernels(
+        smoothed,
+        _columns(options),
+        side=wide_frame(size),
+        schedule=schedule_of(size),
+        initial=np.stack([coarser / max(coarser.sum(), 1e-30)] * len(options)),
+        first=PAUSE,
+        last=PAUSE,
+    )
+    return options, list(found)
+
+
+def _continue(smoothed: NDArray[np.float32], name: str, options: Options, kernel: NDArray[np.float32]) -> Sample:
+    """Estimate at the full scale, from one at the scale `PAUSE`, with a support that suits what was found there."""
+    found = max(part.stop - part.start for part in support(kernel)) / RATIO**PAUSE
+    size = next((size for size in SIZES if ROOM * found <= size < options[0]), options[0])
+    options = (size, *options[1:])
     last, side = _last_scale(size), wide_frame(size)
     if last < PAUSE:
-        options = EdgeOptions(*(np.asarray([value], np.float32) for value in option))
         # `side` is that of the full scale, so that the scales in between are the same as in a search down to it
         (kernel,) = estimate_edge_kernels(
             smoothed,
-            options,
+            _columns([options]),
             side=side,
             schedule=schedule_of(size),
             initial=kernel[None],
@@ -154,8 +198,9 @@ def draw_kernels(
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
-    Estimates of all sizes and settings are drawn at half the scale and ranked there; the best `CONTINUED` are continued
-    over the finer scales.
+    Estimates of all sizes and settings, with and without a prior of dark pixels, are drawn at half the scale and ranked
+    there. The best `REPEATED` of both kinds are estimated again, from where they are. The best `CONTINUED` of all, by
+    rank and no-reference score, are continued over the finer scales.
 
     Args:
         image: (h, w) in [0, 1].
@@ -164,17 +209,31 @@ def draw_kernels(
         settings: pairs of weight and ridge; None: `SETTINGS`, and `LARGE_SETTINGS` for large sizes.
         many: `MANY_SETTINGS` for these.
     """
-    smoothed = smooth_noise(image)
-    options, kernels = [], []
+    smoothed, predictor = smooth_noise(image), GainPredictor(half)
+    options: list[Options] = []
+    kernels: list[NDArray[np.float32]] = []
     for schedule in (LONG, SHORT):
-        own = [
-            (size, *setting)
-            for size in sizes
-            if schedule_of(size) is schedule
-            for setting in settings or _settings(size, many)
-        ]
+        own = _options(sizes, settings, schedule, many)
         options += own
         kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []
-    best = np.argsort([-rank for rank in rank_kernels(half, kernels)], kind="stable")[:CONTINUED]
-    names = [f"size {size}, weight {weight:g}, ridge {ridge:g}" for size, weight, ridge in options]
-    return map_threads(lambda i: _continue(smoothed, names[i], options[i], kernels[i]), best)
+    latents = latent_images(half, kernels)
+    ranks = [found.rank for found in predictor.assess(latents, kernels)]
+    names = [_name(own) for own in options]
+    best = [i for intensity in (0.0, INTENSITY) for i in _first(ranks, options, intensity)]
+    sizes_of, starts = [options[i][0] for i in best], [kernels[i] for i in best]
+    for i, (own, again) in zip(best, map_threads(partial(_repeat, smoothed), sizes_of, starts)):
+        options, kernels = options + own, kernels + again
+        names += [f"{names[i]}, again with weight {weight:g}" for _, weight, *_ in own]
+    repeated = kernels[len(ranks) :]
+    more = latent_images(half, repeated)
+    ranks += [found.rank for found in predictor.assess(more, repeated)]
+    candidates = rank_candidates(half, latents + more, kernels, names)
+    worth = [rank - SCORE_SHARE * candidate.terms.score for rank, candidate in zip(ranks, candidates)]
+    chosen = np.argsort([-value for value in worth], kind="stable")[:CONTINUED]
+    return map_threads(lambda i: _continue(smoothed, names[i], options[i], kernels[i]), chosen)
+
+
+def _first(ranks: Sequence[float], options: Sequence[Options], intensity: float) -> list[int]:
+    """Indices of the best `REPEATED` estimates with this intensity."""
+    own = [i for i in range(len(options)) if options[i][3] == intensity]
+    return sorted(own, key=lambda i: -ranks[i])[:REPEATED]

@@ -102,6 +102,27 @@ def test_l0_deconvolution_without_blur_keeps_edges_and_flattens_the_rest():
     assert np.std(np.asarray(x)[16:32, 16:32]) < 0.005 < np.std(noisy[16:32, 16:32])
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_intensity_prior_makes_dark_pixels_equal(array):
+    rng = np.random.default_rng(0)
+    clean = np.full((48, 48), 0.1, np.float32)
+    clean[12:36, 12:36] = 1
+    # too uneven for the prior of gradients alone
+    ramp = 0.06 * np.linspace(0, 1, 48, dtype=np.float32)
+    noisy = clean + ramp + 0.02 * rng.standard_normal(clean.shape).astype(np.float32)
+    solve = partial(
+        l0_deconvolution, array(noisy), array(np.ones((48, 25), np.complex64)), array(np.full((1, 1), 0.01))
+    )
+    without, zero, dark = (
+        np.asarray(solve(intensity=intensity if intensity is None else array(np.full((1, 1), intensity)), dark=0.1))
+        for intensity in (None, 0.0, 1.0)
+    )
+    np.testing.assert_allclose(without, zero, atol=1e-6)
+    outside = clean == clean.min()
+    assert np.quantile(np.abs(dark[outside] - 0.1), 0.99) < 1e-3 < np.std(without[outside])
+    np.testing.assert_allclose(dark[~outside].mean(), noisy[~outside].mean(), atol=0.02)
+
+
 def test_surroundings_join_smoothly():
     picture = np.random.default_rng(0).random((20, 30)).astype(np.float32)
     wide = np.asarray(extend_periodically(jnp.asarray(picture), (27, 36)))
@@ -112,7 +133,7 @@ def test_surroundings_join_smoothly():
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
 def test_options_side_by_side_equal_single_ones(array):
     picture, _ = scene(96, 9)
-    options = EdgeOptions(*(array(v) for v in ([9, 13], [1e-2, 2e-2], [10.0, 20.0])))
+    options = EdgeOptions(*(array(v) for v in ([9, 13], [1e-2, 2e-2], [10.0, 20.0], [0.0, 0.25])))
     # few rounds, as each magnifies what rounding differs by
     estimate = partial(estimate_edge_kernels, array(picture), side=13, schedule=Schedule(rounds=2))
     together = estimate(options)
@@ -123,7 +144,7 @@ def test_options_side_by_side_equal_single_ones(array):
 
 def test_paused_estimate_continued_equals_the_whole_one():
     picture, _ = scene(96, 9)
-    options = EdgeOptions(np.array([13]), np.array([1e-2]), np.array([10.0]))
+    options = EdgeOptions(np.array([13]), np.array([1e-2]), np.array([10.0]), np.array([0.25]))
     estimate = partial(estimate_edge_kernels, picture, options, side=13, schedule=Schedule(rounds=2))
     paused = estimate(last=2)
     assert paused.shape == (1, 7, 7)
@@ -154,11 +175,12 @@ def test_changes_of_scale_match_jax():
         np.testing.assert_allclose(enlarge(jnp.asarray(kernel), side, 2**0.5), expected, atol=1e-5)
 
 
-def test_host_and_compiled_estimates_agree():
+@pytest.mark.parametrize("intensity", [0.0, 0.25])
+def test_host_and_compiled_estimates_agree(intensity):
     picture, kernel = scene(96, 9, noise=0.002)
     # few rounds, as each magnifies what rounding differs by
     estimate = partial(estimate_edge_kernels, side=13, schedule=Schedule(rounds=2))
-    options = EdgeOptions(np.array([13]), np.array([1e-2]), np.array([10.0]))
+    options = EdgeOptions(np.array([13]), np.array([1e-2]), np.array([10.0]), np.array([intensity]))
     on_host = estimate(picture, options)
     assert isinstance(on_host, np.ndarray) and on_host.dtype == np.float32
     compiled = jax.jit(estimate)(jnp.asarray(picture), jax.tree.map(jnp.asarray, options))
