@@ -40,12 +40,12 @@ LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 # which setting finds a large kernel is chance, so more of them find more; beyond `MOST_SAMPLED` they take too long
 MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0))
 MOST_SAMPLED = 79
-# all sizes are estimated with a prior of dark pixels as well, which finds other kernels than edges alone
+# all sizes are estimated with the intensity prior as well, which finds other kernels than edges alone
 INTENSITY = 0.25  # of `EdgeOptions`
 INTENSITY_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 PAUSE = 2  # scale at which the estimates are judged, half the full one
-ROOM = 1.3  # times the extent of a kernel at this scale is its support at the finer ones
-REPEATED = 4  # estimates with and without that prior that begin another one at this scale, with each of
+ROOM = 1.3  # times the extent that a kernel has at this scale is its support at the finer ones
+REPEATED = 4  # estimates of each of the two priors that begin another one at this scale, with each of
 REPEATED_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0))
 CONTINUED = 6  # estimates that are continued to the full scale
 SCORE_SHARE = 0.2  # of the no-reference score in their choice
@@ -144,7 +144,7 @@ def _columns(options: Sequence[Options]) -> EdgeOptions:
 
 def _name(options: Options) -> str:
     size, weight, ridge, intensity = options
-    return f"size {size}, weight {weight:g}, ridge {ridge:g}" + (", dark pixels" if intensity else "")
+    return f"size {size}, weight {weight:g}, ridge {ridge:g}" + (", intensity prior" if intensity else "")
 
 
 def _repeat(
@@ -198,7 +198,7 @@ def draw_kernels(
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
-    Estimates of all sizes and settings, with and without a prior of dark pixels, are drawn at half the scale and ranked
+    Estimates of all sizes and settings, with and without the intensity prior, are drawn at half the scale and ranked
     there. The best `REPEATED` of both kinds are estimated again, from where they are. The best `CONTINUED` of all, by
     rank and no-reference score, are continued over the finer scales.
 
