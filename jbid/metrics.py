@@ -296,7 +296,5 @@ def pairwise_similarity(kernels: Sequence[NDArray]) -> NDArray[np.float64]:
     ks /= np.maximum(np.linalg.norm(ks, axis=(1, 2), keepdims=True), 1e-30)
     fast = [scipy.fft.next_fast_len(2 * n - 1, real=True) for n in ks.shape[1:]]
     spectra = scipy.fft.rfft2(ks.astype(np.float32), fast)
-    similarity = np.zeros((len(ks), len(ks)))
-    for i, own in enumerate(spectra):
-        similarity[i, i:] = scipy.fft.irfft2(spectra[i:] * own.conj(), fast).max((1, 2))
-    return np.maximum(similarity, similarity.T)
+    upper = [np.pad(scipy.fft.irfft2(spectra[i:] * s.conj(), fast).max((1, 2)), (i, 0)) for i, s in enumerate(spectra)]
+    return np.maximum(upper, np.transpose(upper))

@@ -272,7 +272,7 @@ class _Run:
             print_warning(with_flags(f"{path.name}: {warning}"))
         steps = f", {len(restoration.losses)} steps" if self.config.is_optimized else ""
         rows, columns = restoration.prepared.kernel_shape
-        size = f"kernel {columns}x{rows}{steps}"
+        size = "left as it is" if restoration.chosen == "no blur" else f"kernel {columns}x{rows}{steps}"
         sure = "" if restoration.confidence is None else f", confidence {restoration.confidence:.0%}"
         print(f"{path.stem}: {size}, {restoration.seconds:.0f} s, {restoration.chosen}{sure} -> {sharp}")
 

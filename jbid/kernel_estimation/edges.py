@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -63,6 +63,11 @@ class EdgeOptions(NamedTuple):
     weight: Float[AnyArray, " n"]
     ridge: Float[AnyArray, " n"]
     intensity: Float[AnyArray, " n"]
+
+
+def stack_options(options: Sequence[tuple[int, float, float, float]], xp: Any = np) -> EdgeOptions:
+    """Options (size, weight, ridge, intensity) as arrays of NumPy or JAX."""
+    return EdgeOptions(*(xp.asarray(column) for column in zip(*options)))
 
 
 class Schedule(NamedTuple):
@@ -155,6 +160,18 @@ def _no_blur(image: Image, count: int, side: int) -> Float[AnyArray, "n side sid
     return xp.broadcast_to(delta_kernel((side, side), xp).astype(image.dtype), (count, side, side))
 
 
+def _solver(image: Image, intensities: Float[AnyArray, "n 1 1"], schedule: Schedule) -> Callable[..., Image]:
+    """`l0_deconvolution` with the darkest level of an image."""
+    return partial(
+        l0_deconvolution,
+        # on the host the copy of the image costs time
+        intensity=None if is_host(image) and not intensities.any() else intensities,
+        dark=namespace(image).quantile(image, DARKEST).astype(image.dtype),
+        iterations=schedule.iterations,
+        growth=schedule.growth,
+    )
+
+
 def estimate_edge_kernels(
     image: Float[AnyArray, "h w"],
     options: EdgeOptions,
@@ -188,15 +205,7 @@ def estimate_edge_kernels(
     image = image * scale
     weights, ridges, intensities = (xp.asarray(v)[:, None, None].astype(image.dtype) for v in options[1:])
     ridges, white = ridges * (h * w / PIXELS), CLIPPED[1] * scale
-    dark = xp.quantile(image, DARKEST).astype(image.dtype)
-    solve = partial(
-        l0_deconvolution,
-        # on the host the copy of the image costs time
-        intensity=None if is_host(image) and not intensities.any() else intensities,
-        dark=dark,
-        iterations=schedule.iterations,
-        growth=schedule.growth,
-    )
+    solve = _solver(image, intensities, schedule)
     first = max(last, math.ceil(math.log(5 / side) / math.log(RATIO))) if first is None else first
     kernels = initial
     for level in reversed(range(last, first + 1)):
@@ -221,8 +230,7 @@ def estimate_edge_kernels(
 
         extended = xp.broadcast_to(extend_periodically(scaled, padded), (len(sizes), *padded))
         start = (kernels, weights / decay ** (rounds * max(0, _SCALES - level)), extended)
-        kernels, _, _ = repeat(rounds, update, start, on_host=is_host(image))
-        kernels = _center(kernels)
+        kernels = _center(repeat(rounds, update, start, on_host=is_host(image))[0])
     return kernels
 
 
@@ -248,20 +256,16 @@ def sample_edge_kernels(
     On CPU on the host, those of one size together, where they share the work on small images, with and without
     `intensity` apart; on an accelerator all at once.
     """
-
-    def columns(items: Sequence[tuple[int, float, float, float]], xp: Any) -> EdgeOptions:
-        return EdgeOptions(*(xp.asarray(column) for column in zip(*items)))
-
     if not runs_on_host():
         side = wide_frame(max(size for size, *_ in options))
-        return list(np.asarray(_compiled(side, schedule, last)(jnp.asarray(image), columns(options, jnp))))
+        return list(np.asarray(_compiled(side, schedule, last)(jnp.asarray(image), stack_options(options, jnp))))
     kinds = [(size, intensity > 0) for size, *_, intensity in options]
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
 
     def estimate(group):
         items = [options[i] for i in group]
         side = wide_frame(items[0][0])
-        return estimate_edge_kernels(image, columns(items, np), side=side, schedule=schedule, last=last)
+        return estimate_edge_kernels(image, stack_options(items), side=side, schedule=schedule, last=last)
 
     found = {i: k for group, ks in zip(groups, map_threads(estimate, groups)) for i, k in zip(group, ks)}
     return [found[i] for i in range(len(options))]

@@ -15,10 +15,10 @@ from jbid.kernel_estimation.edges import (
     LONG,
     RATIO,
     SHORT,
-    EdgeOptions,
     Schedule,
     estimate_edge_kernels,
     sample_edge_kernels,
+    stack_options,
     wide_frame,
 )
 from jbid.kernel_estimation.gain import GainPredictor
@@ -102,15 +102,12 @@ def half_scale(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return resize(image, (round(h * RATIO**PAUSE), round(w * RATIO**PAUSE))).astype(np.float32)
 
 
-def rank_kernels(image: NDArray[np.float32], kernels: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Rank of each kernel for a gray image, both at one scale (`jbid.kernel_estimation.gain`)."""
-    return [found.rank for found in GainPredictor(image).assess(latent_images(image, kernels), kernels)]
-
-
 def best_discs(half: NDArray[np.float32], radii: Sequence[float], count: int) -> list[float]:
     """The `count` radii in pixels of uniform discs with the highest rank, judged at half the scale."""
-    ranks = rank_kernels(half, [disc_kernel(radius / 2) for radius in radii])
-    return [radii[i] for i in np.argsort([-rank for rank in ranks], kind="stable")[:count]]
+    kernels = [disc_kernel(radius / 2) for radius in radii]
+    found = GainPredictor(half).assess(latent_images(half, kernels), kernels)
+    order = sorted(range(len(radii)), key=lambda i: -found[i].rank)
+    return [radii[i] for i in order[:count]]
 
 
 def _settings(size: int, many: bool) -> Sequence[tuple[float, float]]:
@@ -138,44 +135,64 @@ def _options(
     return edges + [(size, *setting, INTENSITY) for size in own for setting in settings or INTENSITY_SETTINGS]
 
 
-def _columns(options: Sequence[Options]) -> EdgeOptions:
-    return EdgeOptions(*(np.asarray(column) for column in zip(*options)))
-
-
 def _name(options: Options) -> str:
     size, weight, ridge, intensity = options
     return f"size {size}, weight {weight:g}, ridge {ridge:g}" + (", intensity prior" if intensity else "")
 
 
-def _repeat(
-    smoothed: NDArray[np.float32], size: int, kernel: NDArray[np.float32]
-) -> tuple[list[Options], list[NDArray[np.float32]]]:
-    """Options and estimates of a support at the scale `PAUSE` that begin with another one of that scale."""
-    options = [(size, *setting, 0.0) for setting in REPEATED_SETTINGS]
+class _Estimate(NamedTuple):
+    """Estimate at the scale `PAUSE`."""
+
+    name: str
+    options: Options
+    kernel: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    rank: float
+
+
+def _judge(
+    half: NDArray[np.float32],
+    predictor: GainPredictor,
+    names: Sequence[str],
+    options: Sequence[Options],
+    kernels: Sequence[NDArray[np.float32]],
+) -> list[_Estimate]:
+    latents = latent_images(half, kernels)
+    ranks = [found.rank for found in predictor.assess(latents, kernels)]
+    return [_Estimate(*columns) for columns in zip(names, options, kernels, latents, ranks)]
+
+
+def _best_of_each_prior(estimates: Sequence[_Estimate]) -> list[_Estimate]:
+    ordered = sorted(estimates, key=lambda estimate: -estimate.rank)
+    kinds = [[e for e in ordered if (e.options[3] > 0) == has_intensity] for has_intensity in (False, True)]
+    return [estimate for kind in kinds for estimate in kind[:REPEATED]]
+
+
+def _repeat(smoothed: NDArray[np.float32], size: int, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Estimates at the scale `PAUSE` that begin with another one, one for each of `REPEATED_SETTINGS`."""
     coarser = np.maximum(enlarge(kernel, 2 * round((kernel.shape[0] * RATIO - 1) / 2) + 1, RATIO), 0)
-    found = estimate_edge_kernels(
+    return estimate_edge_kernels(
         smoothed,
-        _columns(options),
+        stack_options([(size, *setting, 0.0) for setting in REPEATED_SETTINGS]),
         side=wide_frame(size),
         schedule=schedule_of(size),
-        initial=np.stack([coarser / max(coarser.sum(), 1e-30)] * len(options)),
+        initial=np.stack([coarser / max(coarser.sum(), 1e-30)] * len(REPEATED_SETTINGS)),
         first=PAUSE,
         last=PAUSE,
     )
-    return options, list(found)
 
 
-def _continue(smoothed: NDArray[np.float32], name: str, options: Options, kernel: NDArray[np.float32]) -> Sample:
-    """Estimate at the full scale, from one at the scale `PAUSE`, with a support that suits what was found there."""
+def _continue(smoothed: NDArray[np.float32], estimate: _Estimate) -> Sample:
+    """Estimate at the full scale, with a support that suits what was found at the scale `PAUSE`."""
+    kernel, drawn = estimate.kernel, estimate.options[0]
     found = max(part.stop - part.start for part in support(kernel)) / RATIO**PAUSE
-    size = next((size for size in SIZES if ROOM * found <= size < options[0]), options[0])
-    options = (size, *options[1:])
+    size = next((size for size in SIZES if ROOM * found <= size < drawn), drawn)
     last, side = _last_scale(size), wide_frame(size)
     if last < PAUSE:
         # `side` is that of the full scale, so that the scales in between are the same as in a search down to it
         (kernel,) = estimate_edge_kernels(
             smoothed,
-            _columns([options]),
+            stack_options([(size, *estimate.options[1:])]),
             side=side,
             schedule=schedule_of(size),
             initial=kernel[None],
@@ -185,7 +202,7 @@ def _continue(smoothed: NDArray[np.float32], name: str, options: Options, kernel
     if last:
         kernel = prune_kernel(enlarge(kernel, side, RATIO**-last))
     # what the centering moved out of the square is lost
-    return Sample(name, kernel / kernel.sum(), size)
+    return Sample(estimate.name, kernel / kernel.sum(), size)
 
 
 def draw_kernels(
@@ -216,24 +233,18 @@ def draw_kernels(
         own = _options(sizes, settings, schedule, many)
         options += own
         kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []
-    latents = latent_images(half, kernels)
-    ranks = [found.rank for found in predictor.assess(latents, kernels)]
-    names = [_name(own) for own in options]
-    best = [i for intensity in (0.0, INTENSITY) for i in _first(ranks, options, intensity)]
-    sizes_of, starts = [options[i][0] for i in best], [kernels[i] for i in best]
-    for i, (own, again) in zip(best, map_threads(partial(_repeat, smoothed), sizes_of, starts)):
-        options, kernels = options + own, kernels + again
-        names += [f"{names[i]}, again with weight {weight:g}" for _, weight, *_ in own]
-    repeated = kernels[len(ranks) :]
-    more = latent_images(half, repeated)
-    ranks += [found.rank for found in predictor.assess(more, repeated)]
-    candidates = rank_candidates(half, latents + more, kernels, names)
-    worth = [rank - SCORE_SHARE * candidate.terms.score for rank, candidate in zip(ranks, candidates)]
-    chosen = np.argsort([-value for value in worth], kind="stable")[:CONTINUED]
-    return map_threads(lambda i: _continue(smoothed, names[i], options[i], kernels[i]), chosen)
-
-
-def _first(ranks: Sequence[float], options: Sequence[Options], intensity: float) -> list[int]:
-    """Indices of the best `REPEATED` estimates with this intensity."""
-    own = [i for i in range(len(options)) if options[i][3] == intensity]
-    return sorted(own, key=lambda i: -ranks[i])[:REPEATED]
+    estimates = _judge(half, predictor, [_name(own) for own in options], options, kernels)
+    starts = _best_of_each_prior(estimates)
+    repeated = map_threads(partial(_repeat, smoothed), [e.options[0] for e in starts], [e.kernel for e in starts])
+    names, options = [], []
+    for start in starts:
+        for weight, ridge in REPEATED_SETTINGS:
+            names.append(f"{start.name}, again with weight {weight:g}")
+            options.append((start.options[0], weight, ridge, 0.0))
+    estimates += _judge(half, predictor, names, options, [kernel for stack in repeated for kernel in stack])
+    candidates = rank_candidates(
+        half, [e.latent for e in estimates], [e.kernel for e in estimates], [e.name for e in estimates]
+    )
+    worth = [e.rank - SCORE_SHARE * candidate.terms.score for e, candidate in zip(estimates, candidates)]
+    order = sorted(range(len(worth)), key=lambda i: -worth[i])
+    return map_threads(partial(_continue, smoothed), [estimates[i] for i in order[:CONTINUED]])
