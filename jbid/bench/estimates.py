@@ -22,7 +22,6 @@ from jbid.kernel_estimation.edges import sample_edge_kernels
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images, rank_candidates
 from jbid.kernel_estimation.sampling import (
-    INTENSITY,
     INVISIBLE,
     PAUSE,
     half_scale,
@@ -48,14 +47,13 @@ class SampleOptions(NamedTuple):
 
     Attributes:
         size: support in pixels of the image that is searched.
-        weight, ridge, intensity: of `EdgeOptions`.
+        weight, ridge: of `EdgeOptions`.
         noise: standard normal, of the image's shape.
     """
 
     size: int
     weight: float
     ridge: float
-    intensity: float
     noise: NDArray[np.float32]
 
 
@@ -64,8 +62,7 @@ def draw_options(seed: int, sizes: list[int], shape: tuple[int, ...]) -> SampleO
     rng = np.random.default_rng(seed)
     size = int(rng.choice(sizes))
     weight, ridge = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (WEIGHTS, RIDGES))
-    intensity = float(rng.choice([0.0, INTENSITY]))
-    return SampleOptions(size, weight, ridge, intensity, rng.standard_normal(shape, np.float32))
+    return SampleOptions(size, weight, ridge, rng.standard_normal(shape, np.float32))
 
 
 def sample_kernels(
@@ -89,7 +86,7 @@ def sample_kernels(
     def estimate(seed):
         options = draw_options(seed, sizes, image.shape)
         smooth = smooth_noise(image + np.float32(INVISIBLE) * options.noise)
-        (kernel,) = sample_edge_kernels(smooth, [options[:4]], schedule_of(options.size), last=PAUSE)
+        (kernel,) = sample_edge_kernels(smooth, [(*options[:3], 0.0)], schedule_of(options.size), last=PAUSE)
         on_progress()
         return kernel
 

@@ -23,6 +23,7 @@ from jbid.kernel_estimation.edges import (
 )
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images, rank_candidates
+from jbid.metrics import kernel_similarity
 from jbid.ops.kernels import disc_kernel, prune_kernel, support
 from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
@@ -38,17 +39,20 @@ FINEST_LARGEST = 60
 SETTINGS = ((1e-2, 10.0), (2e-2, 20.0), (4e-2, 20.0))
 LARGE_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
 # which setting finds a large kernel is chance, so more of them find more; beyond `MOST_SAMPLED` they take too long
-MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0))
+MANY_SETTINGS = tuple((weight, ridge) for weight in (1e-2, 2e-2, 4e-2) for ridge in (5.0, 20.0, 80.0))
 MOST_SAMPLED = 79
-# all sizes are estimated with the intensity prior as well, which finds other kernels than edges alone
+PAUSE = 2  # scale at which the estimates are judged, half the full one
+CONTINUED = 6  # estimates that are continued to the full scale
+# of a search with the intensity prior as well:
 INTENSITY = 0.25  # of `EdgeOptions`
 INTENSITY_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
-PAUSE = 2  # scale at which the estimates are judged, half the full one
-ROOM = 1.3  # times the extent that a kernel has at this scale is its support at the finer ones
-REPEATED = 4  # estimates of each of the two priors that begin another one at this scale, with each of
+REPEATED = 4  # estimates of each prior that begin another one at the scale `PAUSE`, with each of
 REPEATED_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0))
-CONTINUED = 6  # estimates that are continued to the full scale
+OTHERS = 2  # of these, continued if they differ from the best one: have a similarity of less than
+DIFFERENT = 0.9
 SCORE_SHARE = 0.2  # of the no-reference score in their choice
+NARROWED = 2  # of all that are continued, once more with a support of
+ROOM = 1.3  # times the extent found at the scale `PAUSE`, or the next larger one
 Options = tuple[int, float, float, float]  # of one estimate: size, weight, ridge and intensity of `EdgeOptions`
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
@@ -126,15 +130,6 @@ def _last_scale(size: int) -> int:
     return min(PAUSE, max(0, math.ceil(math.log(FINEST_LARGEST / size) / math.log(RATIO) - 1e-6)))
 
 
-def _options(
-    sizes: Sequence[int], settings: Sequence[tuple[float, float]] | None, schedule: Schedule, many: bool
-) -> list[Options]:
-    """Options of the estimates with a schedule."""
-    own = [size for size in sizes if schedule_of(size) is schedule]
-    edges = [(size, *setting, 0.0) for size in own for setting in settings or _settings(size, many)]
-    return edges + [(size, *setting, INTENSITY) for size in own for setting in settings or INTENSITY_SETTINGS]
-
-
 def _name(options: Options) -> str:
     size, weight, ridge, intensity = options
     return f"size {size}, weight {weight:g}, ridge {ridge:g}" + (", intensity prior" if intensity else "")
@@ -157,19 +152,28 @@ def _judge(
     options: Sequence[Options],
     kernels: Sequence[NDArray[np.float32]],
 ) -> list[_Estimate]:
+    """Estimates with their latent images and ranks, the best first."""
     latents = latent_images(half, kernels)
     ranks = [found.rank for found in predictor.assess(latents, kernels)]
-    return [_Estimate(*columns) for columns in zip(names, options, kernels, latents, ranks)]
+    estimates = [_Estimate(*columns) for columns in zip(names, options, kernels, latents, ranks)]
+    return sorted(estimates, key=lambda estimate: -estimate.rank)
 
 
-def _best_of_each_prior(estimates: Sequence[_Estimate]) -> list[_Estimate]:
-    ordered = sorted(estimates, key=lambda estimate: -estimate.rank)
-    kinds = [[e for e in ordered if (e.options[3] > 0) == has_intensity] for has_intensity in (False, True)]
-    return [estimate for kind in kinds for estimate in kind[:REPEATED]]
+def _draw(
+    smoothed: NDArray[np.float32], half: NDArray[np.float32], predictor: GainPredictor, options: Sequence[Options]
+) -> list[_Estimate]:
+    drawn: list[Options] = []
+    kernels: list[NDArray[np.float32]] = []
+    for schedule in (LONG, SHORT):
+        own = [option for option in options if schedule_of(option[0]) is schedule]
+        drawn += own
+        kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []
+    return _judge(half, predictor, [_name(option) for option in drawn], drawn, kernels)
 
 
-def _repeat(smoothed: NDArray[np.float32], size: int, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+def _repeat(smoothed: NDArray[np.float32], estimate: _Estimate) -> NDArray[np.float32]:
     """Estimates at the scale `PAUSE` that begin with another one, one for each of `REPEATED_SETTINGS`."""
+    kernel, size = estimate.kernel, estimate.options[0]
     coarser = np.maximum(enlarge(kernel, 2 * round((kernel.shape[0] * RATIO - 1) / 2) + 1, RATIO), 0)
     return estimate_edge_kernels(
         smoothed,
@@ -182,17 +186,55 @@ def _repeat(smoothed: NDArray[np.float32], size: int, kernel: NDArray[np.float32
     )
 
 
+def _repeat_all(
+    smoothed: NDArray[np.float32], half: NDArray[np.float32], predictor: GainPredictor, starts: Sequence[_Estimate]
+) -> list[_Estimate]:
+    repeated = map_threads(partial(_repeat, smoothed), starts)
+    names: list[str] = []
+    options: list[Options] = []
+    for start in starts:
+        for weight, ridge in REPEATED_SETTINGS:
+            names.append(f"{start.name}, again with weight {weight:g}")
+            options.append((start.options[0], weight, ridge, 0.0))
+    return _judge(half, predictor, names, options, [kernel for stack in repeated for kernel in stack])
+
+
+def _differing(half: NDArray[np.float32], best: Sequence[_Estimate], others: Sequence[_Estimate]) -> list[_Estimate]:
+    """`OTHERS` of the others, the best by rank and no-reference score that differ from the best one and each other."""
+    estimates = [*others, *best]
+    latents, kernels, names = ([getattr(e, name) for e in estimates] for name in ("latent", "kernel", "name"))
+    candidates = rank_candidates(half, latents, kernels, names)
+    worth = [e.rank - SCORE_SHARE * candidate.terms.score for e, candidate in zip(estimates, candidates)]
+    found = [best[0]]
+    for i in sorted(range(len(others)), key=lambda i: -worth[i]):
+        if all(kernel_similarity(estimates[i].kernel, other.kernel) < DIFFERENT for other in found):
+            found.append(estimates[i])
+        if len(found) > OTHERS:
+            break
+    return found[1:]
+
+
+def _narrowed(estimate: _Estimate) -> _Estimate | None:
+    """The estimate with a support that suits what was found; None if it has none too large."""
+    drawn, weight, ridge, intensity = estimate.options
+    found = max(part.stop - part.start for part in support(estimate.kernel)) / RATIO**PAUSE
+    size = next((size for size in SIZES if ROOM * found <= size < drawn), None)
+    if size is None:
+        return None
+    return estimate._replace(
+        name=f"{estimate.name}, continued with size {size}", options=(size, weight, ridge, intensity)
+    )
+
+
 def _continue(smoothed: NDArray[np.float32], estimate: _Estimate) -> Sample:
-    """Estimate at the full scale, with a support that suits what was found at the scale `PAUSE`."""
-    kernel, drawn = estimate.kernel, estimate.options[0]
-    found = max(part.stop - part.start for part in support(kernel)) / RATIO**PAUSE
-    size = next((size for size in SIZES if ROOM * found <= size < drawn), drawn)
+    """Estimate at the full scale, from one at the scale `PAUSE`."""
+    kernel, size = estimate.kernel, estimate.options[0]
     last, side = _last_scale(size), wide_frame(size)
     if last < PAUSE:
         # `side` is that of the full scale, so that the scales in between are the same as in a search down to it
         (kernel,) = estimate_edge_kernels(
             smoothed,
-            stack_options([(size, *estimate.options[1:])]),
+            stack_options([estimate.options]),
             side=side,
             schedule=schedule_of(size),
             initial=kernel[None],
@@ -212,12 +254,14 @@ def draw_kernels(
     settings: Sequence[tuple[float, float]] | None = None,
     *,
     many: bool = False,
+    two_priors: bool = False,
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
-    Estimates of all sizes and settings, with and without the intensity prior, are drawn at half the scale and ranked
-    there. The best `REPEATED` of both kinds are estimated again, from where they are. The best `CONTINUED` of all, by
-    rank and no-reference score, are continued over the finer scales.
+    Estimates of all sizes and settings are drawn at half the scale and ranked there; the best `CONTINUED` are continued
+    over the finer scales. With `two_priors`, there are estimates with the intensity prior as well, and the best
+    `REPEATED` of both kinds begin further ones. Those that differ are continued too, and so are the best of all with a
+    narrower support.
 
     Args:
         image: (h, w) in [0, 1].
@@ -225,26 +269,16 @@ def draw_kernels(
         sizes: supports, of `search_sizes`.
         settings: pairs of weight and ridge; None: `SETTINGS`, and `LARGE_SETTINGS` for large sizes.
         many: `MANY_SETTINGS` for these.
+        two_priors: see above.
     """
     smoothed, predictor = smooth_noise(image), GainPredictor(half)
-    options: list[Options] = []
-    kernels: list[NDArray[np.float32]] = []
-    for schedule in (LONG, SHORT):
-        own = _options(sizes, settings, schedule, many)
-        options += own
-        kernels += sample_edge_kernels(smoothed, own, schedule, last=PAUSE) if own else []
-    estimates = _judge(half, predictor, [_name(own) for own in options], options, kernels)
-    starts = _best_of_each_prior(estimates)
-    repeated = map_threads(partial(_repeat, smoothed), [e.options[0] for e in starts], [e.kernel for e in starts])
-    names, options = [], []
-    for start in starts:
-        for weight, ridge in REPEATED_SETTINGS:
-            names.append(f"{start.name}, again with weight {weight:g}")
-            options.append((start.options[0], weight, ridge, 0.0))
-    estimates += _judge(half, predictor, names, options, [kernel for stack in repeated for kernel in stack])
-    candidates = rank_candidates(
-        half, [e.latent for e in estimates], [e.kernel for e in estimates], [e.name for e in estimates]
-    )
-    worth = [e.rank - SCORE_SHARE * candidate.terms.score for e, candidate in zip(estimates, candidates)]
-    order = sorted(range(len(worth)), key=lambda i: -worth[i])
-    return map_threads(partial(_continue, smoothed), [estimates[i] for i in order[:CONTINUED]])
+    draw = partial(_draw, smoothed, half, predictor)
+    drawn = draw([(size, *setting, 0.0) for size in sizes for setting in settings or _settings(size, many)])
+    best = drawn[:CONTINUED]
+    if two_priors:
+        pairs = settings or INTENSITY_SETTINGS
+        dark = draw([(size, *setting, INTENSITY) for size in sizes for setting in pairs])
+        repeated = _repeat_all(smoothed, half, predictor, drawn[:REPEATED] + dark[:REPEATED])
+        best += _differing(half, best, drawn[CONTINUED:] + dark + repeated)
+        best += [e for e in map(_narrowed, best) if e is not None][:NARROWED]
+    return map_threads(partial(_continue, smoothed), best)

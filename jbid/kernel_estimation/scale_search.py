@@ -135,6 +135,7 @@ def search_scale(
     limit: int,
     others: Sequence[Sample] = (),
     many: bool = False,
+    two_priors: bool = False,
 ) -> Pool:
     """Candidates for the kernel of a gray image at one scale.
 
@@ -149,11 +150,12 @@ def search_scale(
         limit: largest extent of the simple blurs.
         others: kernels of other searches.
         many: more settings of large sizes.
+        two_priors: see `jbid.kernel_estimation.sampling.draw_kernels`.
     """
     half = half_scale(image)
     radii = [radius for radius in DISCS if 2 * radius + 1 <= limit]
     simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
-    samples = [*draw_kernels(image, half, sizes, settings, many=many), *others]
+    samples = [*draw_kernels(image, half, sizes, settings, many=many, two_priors=two_priors), *others]
     predictor = GainPredictor(image)
     pool = Pool.empty()
     kernels = [sample.kernel for sample in simple]

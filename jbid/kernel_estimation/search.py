@@ -168,7 +168,10 @@ def _search(
     report(f"trying kernels of up to {largest} pixels in {_size_text(reduced)}")
     if scale == 1:
         many = image.size >= MANY_PIXELS
-        pool = search_scale(image, sizes, settings, limit=_limit(image, size), others=others, many=many)
+        # a reduced image is searched several times instead
+        pool = search_scale(
+            image, sizes, settings, limit=_limit(image, size), others=others, many=many, two_priors=True
+        )
         return _conclude(image, pool, size, largest)
     pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)), many=True)
     best = _best(reduced, pool)
