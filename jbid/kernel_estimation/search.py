@@ -168,9 +168,9 @@ def _search(
     report(f"trying kernels of up to {largest} pixels in {_size_text(reduced)}")
     if scale == 1:
         many = image.size >= MANY_PIXELS
-        # a reduced image is searched several times instead
+        # a small image gains nothing by a second prior, and a reduced one is searched several times instead
         pool = search_scale(
-            image, sizes, settings, limit=_limit(image, size), others=others, many=many, two_priors=True
+            image, sizes, settings, limit=_limit(image, size), others=others, many=many, two_priors=many
         )
         return _conclude(image, pool, size, largest)
     pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)), many=True)
