@@ -210,6 +210,21 @@ def test_large_supports_are_estimated_at_a_reduced_scale():
     assert max(kernel_similarity(sample.kernel, kernel) for sample in samples) > 0.75
 
 
+def test_second_prior_adds_estimates_and_changes_none():
+    picture, kernel = scene(200, 13, noise=0.003)
+    draw = partial(draw_kernels, picture, half_scale(picture), [13, 45])
+    alone, both = draw(), draw(two_priors=True)
+    for sample, same in zip(alone, both):
+        assert sample.name == same.name
+        np.testing.assert_array_equal(sample.kernel, same.kernel)
+    more = both[len(alone) :]
+    assert any("prior" in sample.name or "again" in sample.name for sample in more)
+    # a small kernel found with a large support is tried with a small one as well
+    narrowed = [sample for sample in more if "continued with size" in sample.name]
+    assert narrowed and all(max(sample.kernel.shape) < 45 for sample in narrowed)
+    assert max(kernel_similarity(sample.kernel, kernel) for sample in both) > 0.75
+
+
 @pytest.mark.parametrize("side, key", [(15, 0), (45, 4)])
 def test_kernels_are_found_in_a_reduced_image_first(monkeypatch, side, key):
     monkeypatch.setattr("jbid.kernel_estimation.search.PIXELS", 20_000)
