@@ -44,7 +44,7 @@ from jbid.kernel_estimation.edges import sample_edge_kernels
 from jbid.kernel_estimation.gain import GATE, GainModel, GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.refine import refine_kernels
-from jbid.kernel_estimation.sampling import SETTINGS, search_sizes, smooth_noise
+from jbid.kernel_estimation.sampling import SETTINGS, Plan, search_sizes, smooth_noise
 from jbid.kernel_estimation.scale_search import DISCS, search_scale, simple_kernels
 from jbid.kernel_estimation.search import MANY_PIXELS, clean_image
 from jbid.metrics import align
@@ -214,7 +214,8 @@ def candidate_entries(problem: Problem) -> dict[str, Any]:
         entries += [entry(*args) for args in zip(names, [0] * len(names), latent_images(image, kernels), kernels)]
     else:
         # no more candidates than in the search, because they take minutes
-        pool = search_scale(image, search_sizes(image.shape), limit=min(h, w) // 4, many=image.size >= MANY_PIXELS)
+        plan = Plan(many=image.size >= MANY_PIXELS)
+        pool = search_scale(image, search_sizes(image.shape), plan, limit=min(h, w) // 4)
         entries += [entry(*args) for args in zip(pool.names, [0] * len(pool.names), pool.latents, pool.kernels)]
     if problem.kernel.size > 1:
         # few estimates are as good as these, and the model must know such ones too

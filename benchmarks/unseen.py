@@ -32,9 +32,9 @@ from jbid.data.crops import find_images
 from jbid.io.files import make_folder, read_json, write_json
 from jbid.io.images import read_image
 from jbid.kernel_estimation.ranking import latent_images
-from jbid.kernel_estimation.scale_search import extent
 from jbid.metrics import align, kernel_similarity
 from jbid.ops.color import luma
+from jbid.ops.kernels import extent
 from jbid.runtime.environment import source_commit, versions_and_device
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jbid.deconvolution.sparse import CONTRAST
 from jbid.io import weights
 from jbid.kernel_estimation.ranking import LAGS, autocorrelation, gradient_norm
-from jbid.ops.kernels import support
+from jbid.ops.kernels import extent
 from jbid.ops.noise import estimate_noise
 from jbid.runtime.parallel import map_threads
 
@@ -97,7 +97,7 @@ def measure_fit(image: NDArray[np.float32], latent: NDArray[np.float32], kernel:
         "white_far": float(np.log(max(power.sum() - 1, 0) + 1e-3)),
         "entropy": float(-(positive * np.log(positive)).sum()),
         "count": float(np.log(len(positive))),
-        "extent": float(np.log(max(part.stop - part.start for part in support(kernel)))),
+        "extent": float(np.log(extent(kernel))),
         "peak": float(np.log(positive.max())),
     }
 

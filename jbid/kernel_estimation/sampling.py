@@ -24,7 +24,7 @@ from jbid.kernel_estimation.edges import (
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images, rank_candidates
 from jbid.metrics import kernel_similarity
-from jbid.ops.kernels import disc_kernel, prune_kernel, support
+from jbid.ops.kernels import disc_kernel, extent, prune_kernel
 from jbid.ops.noise import estimate_noise
 from jbid.ops.periodic import enlarge, resize
 from jbid.runtime.parallel import map_threads
@@ -46,6 +46,7 @@ CONTINUED = 6  # estimates that are continued to the full scale
 # of a search with the intensity prior as well:
 INTENSITY = 0.25  # of `EdgeOptions`
 INTENSITY_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0), (4e-2, 20.0))
+CONTINUED_OF_TWO = 4
 REPEATED = 4  # estimates of each prior that begin another one at the scale `PAUSE`, with each of
 REPEATED_SETTINGS = ((1e-2, 20.0), (2e-2, 20.0))
 OTHERS = 2  # of these, continued if they differ from the best one: have a similarity of less than
@@ -57,6 +58,28 @@ Options = tuple[int, float, float, float]  # of one estimate: size, weight, ridg
 # standard deviations of the noise, and of the smoothing in pixels before the search for edges
 SMOOTHING = ((0.004, 0.01, 0.05), (0.0, 0.6, 1.0))
 INVISIBLE = 1e-4  # standard deviation of noise that no eye sees, and that leads to another estimate
+
+
+class Plan(NamedTuple):
+    """What a search draws.
+
+    Attributes:
+        settings: pairs of weight and ridge for all sizes; None: `SETTINGS`, and `LARGE_SETTINGS` for large ones.
+        many: `MANY_SETTINGS` for large sizes.
+        two_priors: estimates with the intensity prior too.
+    """
+
+    settings: Sequence[tuple[float, float]] | None = None
+    many: bool = False
+    two_priors: bool = False
+
+    def settings_of(self, size: int) -> Sequence[tuple[float, float]]:
+        """Those of one size."""
+        if self.settings is not None:
+            return self.settings
+        if size < LARGE:
+            return SETTINGS
+        return MANY_SETTINGS if self.many and size <= MOST_SAMPLED else LARGE_SETTINGS
 
 
 class Sample(NamedTuple):
@@ -112,12 +135,6 @@ def best_discs(half: NDArray[np.float32], radii: Sequence[float], count: int) ->
     found = GainPredictor(half).assess(latent_images(half, kernels), kernels)
     order = sorted(range(len(radii)), key=lambda i: -found[i].rank)
     return [radii[i] for i in order[:count]]
-
-
-def _settings(size: int, many: bool) -> Sequence[tuple[float, float]]:
-    if size < LARGE:
-        return SETTINGS
-    return MANY_SETTINGS if many and size <= MOST_SAMPLED else LARGE_SETTINGS
 
 
 def schedule_of(size: int) -> Schedule:
@@ -217,7 +234,7 @@ def _differing(half: NDArray[np.float32], best: Sequence[_Estimate], others: Seq
 def _narrowed(estimate: _Estimate) -> _Estimate | None:
     """The estimate with a support that suits what was found; None if it has none too large."""
     drawn, weight, ridge, intensity = estimate.options
-    found = max(part.stop - part.start for part in support(estimate.kernel)) / RATIO**PAUSE
+    found = extent(estimate.kernel) / RATIO**PAUSE
     size = next((size for size in SIZES if ROOM * found <= size < drawn), None)
     if size is None:
         return None
@@ -248,37 +265,30 @@ def _continue(smoothed: NDArray[np.float32], estimate: _Estimate) -> Sample:
 
 
 def draw_kernels(
-    image: NDArray[np.float32],
-    half: NDArray[np.float32],
-    sizes: Sequence[int],
-    settings: Sequence[tuple[float, float]] | None = None,
-    *,
-    many: bool = False,
-    two_priors: bool = False,
+    image: NDArray[np.float32], half: NDArray[np.float32], sizes: Sequence[int], plan: Plan
 ) -> list[Sample]:
     """Estimates of the kernel of a gray image, coarse to fine.
 
     Estimates of all sizes and settings are drawn at half the scale and ranked there; the best `CONTINUED` are continued
-    over the finer scales. With `two_priors`, there are estimates with the intensity prior as well, and the best
-    `REPEATED` of both kinds begin further ones. Those that differ are continued too, and so are the best of all with a
-    narrower support.
+    over the finer scales. With two priors, `CONTINUED_OF_TWO`; there are estimates with the intensity prior as well,
+    and the best `REPEATED` of both kinds begin further ones. Those that differ are continued too, and so are the best
+    of all with a narrower support.
 
     Args:
         image: (h, w) in [0, 1].
         half: `half_scale` of it.
         sizes: supports, of `search_sizes`.
-        settings: pairs of weight and ridge; None: `SETTINGS`, and `LARGE_SETTINGS` for large sizes.
-        many: `MANY_SETTINGS` for these.
-        two_priors: see above.
+        plan: what to draw.
     """
     smoothed, predictor = smooth_noise(image), GainPredictor(half)
     draw = partial(_draw, smoothed, half, predictor)
-    drawn = draw([(size, *setting, 0.0) for size in sizes for setting in settings or _settings(size, many)])
+    drawn = draw([(size, *setting, 0.0) for size in sizes for setting in plan.settings_of(size)])
     best = drawn[:CONTINUED]
-    if two_priors:
-        pairs = settings or INTENSITY_SETTINGS
+    if plan.two_priors:
+        pairs = plan.settings or INTENSITY_SETTINGS
         dark = draw([(size, *setting, INTENSITY) for size in sizes for setting in pairs])
         repeated = _repeat_all(smoothed, half, predictor, drawn[:REPEATED] + dark[:REPEATED])
-        best += _differing(half, best, drawn[CONTINUED:] + dark + repeated)
+        best, rest = drawn[:CONTINUED_OF_TWO], drawn[CONTINUED_OF_TWO:]
+        best += _differing(half, best, rest + dark + repeated)
         best += [e for e in map(_narrowed, best) if e is not None][:NARROWED]
     return map_threads(partial(_continue, smoothed), best)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from jbid.kernel_estimation.gain import Assessment, GainPredictor
 from jbid.kernel_estimation.ranking import Candidate, latent_images, rank_candidates
 from jbid.kernel_estimation.refine import Refinement, refine_kernels
-from jbid.kernel_estimation.sampling import Sample, best_discs, draw_kernels, half_scale
+from jbid.kernel_estimation.sampling import Plan, Sample, best_discs, draw_kernels, half_scale
 from jbid.metrics import kernel_similarity
-from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
+from jbid.ops.kernels import disc_kernel, extent, gaussian_kernel, place_kernel
 
 # standard deviations of Gaussian and radii of uniform discs that are candidates too, in pixels: slight blur and defocus
 GAUSSIANS = (0.4, 0.6, 0.8, 1.0, 1.3)
@@ -108,11 +108,6 @@ class Pool(NamedTuple):
         return [valid[n] for n in order], [candidates[n] for n in order]
 
 
-def extent(kernel: NDArray) -> int:
-    """Longer side of the support of a kernel."""
-    return max(part.stop - part.start for part in support(kernel))
-
-
 def frame_of(sample: Sample, shape: tuple[int, ...]) -> int:
     """Side of the square that a kernel is refined in: with some room, because the refinement may add to it."""
     own = extent(sample.kernel)
@@ -130,12 +125,10 @@ def simple_kernels(radii: Sequence[float], limit: int) -> list[Sample]:
 def search_scale(
     image: NDArray[np.float32],
     sizes: Sequence[int],
-    settings: Sequence[tuple[float, float]] | None = None,
+    plan: Plan,
     *,
     limit: int,
     others: Sequence[Sample] = (),
-    many: bool = False,
-    two_priors: bool = False,
 ) -> Pool:
     """Candidates for the kernel of a gray image at one scale.
 
@@ -146,16 +139,14 @@ def search_scale(
     Args:
         image: (h, w) in [0, 1].
         sizes: supports of the estimates.
-        settings: pairs of weight and ridge.
+        plan: what to draw.
         limit: largest extent of the simple blurs.
         others: kernels of other searches.
-        many: more settings of large sizes.
-        two_priors: see `jbid.kernel_estimation.sampling.draw_kernels`.
     """
     half = half_scale(image)
     radii = [radius for radius in DISCS if 2 * radius + 1 <= limit]
     simple = simple_kernels(best_discs(half, radii, BEST_DISCS), limit)
-    samples = [*draw_kernels(image, half, sizes, settings, many=many, two_priors=two_priors), *others]
+    samples = [*draw_kernels(image, half, sizes, plan), *others]
     predictor = GainPredictor(image)
     pool = Pool.empty()
     kernels = [sample.kernel for sample in simple]

@@ -13,10 +13,10 @@ from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.patch import most_informative_region
 from jbid.kernel_estimation.ranking import Candidate, latent_images
 from jbid.kernel_estimation.refine import refine_kernels
-from jbid.kernel_estimation.sampling import SIZES, Sample, add_invisible_noise, search_sizes
-from jbid.kernel_estimation.scale_search import KEPT, Pool, extent, frame_of, search_scale
+from jbid.kernel_estimation.sampling import SIZES, Plan, Sample, add_invisible_noise, search_sizes
+from jbid.kernel_estimation.scale_search import KEPT, Pool, frame_of, search_scale
 from jbid.metrics import pairwise_similarity
-from jbid.ops.kernels import crop_around, place_kernel, prune_kernel, support
+from jbid.ops.kernels import crop_around, extent, place_kernel, prune_kernel, support
 from jbid.ops.noise import remove_impulses
 from jbid.ops.periodic import enlarge, resize
 
@@ -30,9 +30,10 @@ DOUBTFUL = (0.15, 0.5)  # range of the confidence in which another search pays
 EXPECTED, CERTAIN = 0.5, 0.98
 SIMILAR = 0.9
 SEARCHES = 3  # at most
+UNSURE = 0.75  # confidence below which an image that is not reduced is searched with another prior too
 PIXELS = 150_000  # of a reduced image
 WHOLE = 1.6  # times as many pixels are not reduced
-MANY_PIXELS = 100_000  # of an image that large kernels are searched in with more settings
+MANY_PIXELS = 100_000  # of an image that large kernels are searched in with more settings, and with two priors
 ACCURATE = 8  # pixels; extent of a kernel that is only enlarged and refined at the next scale
 AIM = 28  # pixels; extent of a smaller kernel at the scale at which it is searched again
 NEAR = (0.4, 2.6)  # sizes of that search over the extent
@@ -114,7 +115,8 @@ def search_kernel(
     The whole image is searched at a scale of at most `PIXELS` pixels (`jbid.kernel_estimation.scale_search`), where
     large kernels are found, and distinguished from small ones, most surely. A kernel with an extent of fewer than
     `ACCURATE` pixels there is searched again in a patch at a finer scale; a larger one is enlarged and refined. For a
-    reduced image this is repeated until two searches agree, and the kernel that is the best on one patch counts.
+    reduced image this is repeated until two searches agree; one that is not reduced is searched once more with another
+    prior if the confidence is low. The kernel that is the best on one patch counts.
 
     Args:
         image: (h, w) in [0, 1].
@@ -125,12 +127,20 @@ def search_kernel(
         on_stage: called with a line that says what the search does next.
     """
     image = clean_image(image[..., None])[..., 0]
-    report = on_stage or (lambda line: None)
-    found = [_search(image, size, side, settings, before, report)]
-    is_expected = EXPECTED <= found[0].confidence < CERTAIN
-    while is_expected and _scale_of_search(image.size) < 1 and len(found) < SEARCHES and not _do_two_agree(found):
+    report, plan = on_stage or (lambda line: None), Plan(settings, many=image.size >= MANY_PIXELS)
+    is_reduced = _scale_of_search(image.size) < 1
+    found = [_search(image, size, side, plan, before, report)]
+
+    def again(plan):
+        found.append(_search(add_invisible_noise(image, len(found)), size, side, plan, before, report))
+
+    confidence = found[0].confidence
+    while is_reduced and EXPECTED <= confidence < CERTAIN and len(found) < SEARCHES and not _do_two_agree(found):
         report(f"search {len(found) + 1} of at most {SEARCHES}, because chance decides which kernels one finds")
-        found.append(_search(add_invisible_noise(image, len(found)), size, side, settings, before, report))
+        again(plan)
+    if not is_reduced and image.size >= MANY_PIXELS and EXPECTED <= confidence < UNSURE:
+        report("another search, which assumes sharp intensities as well as sharp edges")
+        again(Plan(settings, two_priors=True))
     return found[_best_search(image, found)]._replace(searches=len(found))
 
 
@@ -155,7 +165,7 @@ def _search(
     image: NDArray[np.float32],
     size: int | None,
     side: int,
-    settings: Sequence[tuple[float, float]] | None,
+    plan: Plan,
     before: KernelEstimate | None,
     report: Callable[[str], object],
 ) -> KernelEstimate:
@@ -167,13 +177,9 @@ def _search(
     reduced = _reduce(image, scale)
     report(f"trying kernels of up to {largest} pixels in {_size_text(reduced)}")
     if scale == 1:
-        many = image.size >= MANY_PIXELS
-        # a small image gains nothing by a second prior, and a reduced one is searched several times instead
-        pool = search_scale(
-            image, sizes, settings, limit=_limit(image, size), others=others, many=many, two_priors=many
-        )
+        pool = search_scale(image, sizes, plan, limit=_limit(image, size), others=others)
         return _conclude(image, pool, size, largest)
-    pool = search_scale(reduced, sizes, settings, limit=_limit(reduced, size and round(size * scale)), many=True)
+    pool = search_scale(reduced, sizes, plan, limit=_limit(reduced, size and round(size * scale)))
     best = _best(reduced, pool)
     found = extent(best[0].kernel)
     if found < ACCURATE:
@@ -185,7 +191,7 @@ def _search(
         near = [s for s in SIZES if NEAR[0] * expected <= s <= NEAR[1] * expected] or list(SIZES[:2])
         report(f"trying kernels of about {round(found / scale)} pixels in {_size_text(part)}")
         again = _enlarged(best[:1], finer / scale) + (others if finer == 1 else [])
-        pool = search_scale(part, near, settings, limit=_limit(part, size), others=again)
+        pool = search_scale(part, near, plan._replace(many=False), limit=_limit(part, size), others=again)
         if finer == 1:
             return _conclude(part, pool, size, largest)
         scale, best = finer, _best(part, pool)

@@ -26,6 +26,11 @@ def support(kernel: NDArray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
+def extent(kernel: NDArray) -> int:
+    """Longer side of the support of a kernel."""
+    return max(part.stop - part.start for part in support(kernel))
+
+
 def place_kernel(kernel: NDArray, size: int | tuple[int, int]) -> NDArray[np.float32]:
     """Kernel in a frame of `size`, with its support in the center and sum one; values beyond the frame are cut off."""
     out = crop_around(kernel, support(kernel), size)

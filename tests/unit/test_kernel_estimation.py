@@ -21,7 +21,7 @@ from jbid.kernel_estimation.edges import (
 )
 from jbid.kernel_estimation.gain import Assessment
 from jbid.kernel_estimation.refine import refine_kernel
-from jbid.kernel_estimation.sampling import draw_kernels, half_scale, search_sizes
+from jbid.kernel_estimation.sampling import CONTINUED_OF_TWO, Plan, draw_kernels, half_scale, search_sizes
 from jbid.kernel_estimation.scale_search import Pool
 from jbid.kernel_estimation.search import KernelEstimate, _best_search, _warning, round_up_size, search_kernel
 from jbid.metrics import kernel_similarity
@@ -204,7 +204,7 @@ def test_supports_to_search():
 
 def test_large_supports_are_estimated_at_a_reduced_scale():
     picture, kernel = scene(300, 55, key=4)
-    samples = draw_kernels(picture, half_scale(picture), [51, 79])
+    samples = draw_kernels(picture, half_scale(picture), [51, 79], Plan())
     for sample in samples:
         assert sample.kernel.sum() == pytest.approx(1, abs=1e-5) and max(sample.kernel.shape) >= sample.size
     assert max(kernel_similarity(sample.kernel, kernel) for sample in samples) > 0.75
@@ -213,11 +213,11 @@ def test_large_supports_are_estimated_at_a_reduced_scale():
 def test_second_prior_adds_estimates_and_changes_none():
     picture, kernel = scene(200, 13, noise=0.003)
     draw = partial(draw_kernels, picture, half_scale(picture), [13, 45])
-    alone, both = draw(), draw(two_priors=True)
-    for sample, same in zip(alone, both):
+    alone, both = draw(Plan()), draw(Plan(two_priors=True))
+    for sample, same in zip(alone[:CONTINUED_OF_TWO], both):
         assert sample.name == same.name
         np.testing.assert_array_equal(sample.kernel, same.kernel)
-    more = both[len(alone) :]
+    more = both[CONTINUED_OF_TWO:]
     assert any("prior" in sample.name or "again" in sample.name for sample in more)
     # a small kernel found with a large support is tried with a small one as well
     narrowed = [sample for sample in more if "continued with size" in sample.name]
