@@ -28,7 +28,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import scipy.ndimage
 import scipy.signal
@@ -49,8 +48,8 @@ from jbid.kernel_estimation.scale_search import DISCS, search_scale, simple_kern
 from jbid.kernel_estimation.search import MANY_PIXELS, clean_image
 from jbid.metrics import align
 from jbid.ops.color import luma
-from jbid.ops.kernels import disc_kernel, gaussian_kernel, place_kernel, support
-from jbid.ops.motion import motion_kernels
+from jbid.ops.kernels import disc_kernel, gaussian_kernel
+from jbid.ops.motion import kernel_of_extent
 from jbid.pretrain.loop import ship
 from jbid.runtime import parallel
 from jbid.runtime.environment import core_count, source_commit, versions_and_device
@@ -133,16 +132,7 @@ def draw_kernel(kind: str, rng: np.random.Generator, side: int, seed: int, least
         return disc_kernel(rng.uniform(1.5, 6))
     if kind == "line":
         return draw_line(rng, min(rng.uniform(5, 40), side / 5))
-    return camera_kernel(min(np.exp(rng.uniform(np.log(least), np.log(70))), side / 4.5), seed)
-
-
-def camera_kernel(extent: float, seed: int) -> NDArray[np.float32]:
-    """Camera-shake kernel of about an extent in pixels, the nearest of sixteen."""
-    frame = next(n for n in (9, 15, 21, 31, 45, 61, 81, 121, 181) if n >= extent / 0.6)
-    kernels = np.asarray(motion_kernels(jax.random.key(seed), frame, 16))
-    extents = [max(part.stop - part.start for part in support(kernel)) for kernel in kernels]
-    nearest = int(np.argmin(np.abs(np.array(extents) - extent)))
-    return place_kernel(kernels[nearest], extents[nearest] | 1)
+    return kernel_of_extent(min(np.exp(rng.uniform(np.log(least), np.log(70))), side / 4.5), seed)
 
 
 def jpeg(image: NDArray, quality: int) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import jbid
-from benchmarks.fit_gain import camera_kernel, draw_page, jpeg, reliability_table
+from benchmarks.fit_gain import draw_page, jpeg, reliability_table
 from benchmarks.script import Parser, json_file, run_script
 from jbid.data.crops import find_images
 from jbid.io.files import make_folder, read_json, write_json
@@ -35,6 +35,7 @@ from jbid.kernel_estimation.ranking import latent_images
 from jbid.metrics import align, kernel_similarity
 from jbid.ops.color import luma
 from jbid.ops.kernels import extent
+from jbid.ops.motion import kernel_of_extent
 from jbid.runtime.environment import source_commit, versions_and_device
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def restore_blurred(index: int, files: Sequence[Path]) -> dict[str, Any]:
     rng = np.random.default_rng(SEED + index)
     path = files[rng.integers(len(files))]
     photo = luma(read_image(path))
-    kernel = camera_kernel(min(np.exp(rng.uniform(*np.log(EXTENTS))), min(photo.shape[:2]) / 4), SEED + index)
+    kernel = kernel_of_extent(min(np.exp(rng.uniform(*np.log(EXTENTS))), min(photo.shape[:2]) / 4), SEED + index)
     noise, half = float(rng.choice(NOISE)), kernel.shape[0] // 2
     blurred = scipy.signal.fftconvolve(photo, kernel[..., None], "valid")
     blurred = np.round(np.clip(blurred + noise * rng.standard_normal(blurred.shape), 0, 1) * 255) / 255

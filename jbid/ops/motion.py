@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from jbid.ops.kernels import extent, place_kernel
+
 
 def _draw(path: Float[Array, "n 2"], weight: Float[Array, " n"], size: int, width: Array | None = None) -> Array:
     """Draw a path (pixels, from the center) on a grid; the `weight` of each instant is shared among pixels, sum one.
@@ -177,6 +179,15 @@ def motion_kernels(key: Array, size: int, count: int, model: str = "camera") -> 
     if model not in KERNEL_MODELS:
         raise ValueError(f"`model` must be one of {', '.join(KERNEL_MODELS)}, got {model!r}")
     return jax.vmap(partial(KERNEL_MODELS[model], size=size))(jax.random.split(key, count))
+
+
+def kernel_of_extent(size: float, seed: int) -> NDArray[np.float32]:
+    """Camera-shake kernel of about an extent in pixels, at most 108: the nearest of sixteen, in a square of its own."""
+    frame = next(n for n in (9, 15, 21, 31, 45, 61, 81, 121, 181) if n >= size / 0.6)
+    kernels = np.asarray(motion_kernels(jax.random.key(seed), frame, 16))
+    extents = [extent(kernel) for kernel in kernels]
+    nearest = int(np.argmin(np.abs(np.array(extents) - size)))
+    return place_kernel(kernels[nearest], extents[nearest] | 1)
 
 
 def normalize_shares(shares: Mapping[str, float]) -> NDArray[np.float64]:
