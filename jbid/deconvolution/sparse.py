@@ -18,6 +18,7 @@ from jbid.runtime.parallel import map_threads
 CONTRAST = 0.17  # standard deviation that images are scaled to, so that thresholds mean the same for all
 
 CLIPPED = (1 / 255, 0.99)  # values from which on a pixel may be clipped
+THRESHOLD = 0.002  # of kernel values over the largest one; smaller ones are noise
 # of the second derivatives, after Levin et al.; that of the first ones is 1
 _SECOND = 0.25
 
@@ -163,17 +164,44 @@ def sparse_deconvolution(
     return repeat(rounds, round_, init_image, on_host=is_host(blurred))
 
 
+def sparse_latent(
+    clean: Float[AnyArray, "h w c"],
+    kernel: Float[AnyArray, "kh kw"],
+    *,
+    weight: Scalar,
+    trusted: Float[AnyArray, "h w 1"],
+    **options: Any,
+) -> Float[AnyArray, "H W c"]:
+    """`sparse_deconvolution` with a normalized kernel, from the image continued at its border; clipped pixels count
+    only while the prediction is within the range.
+
+    Args:
+        clean: in [0, 1], without impulse noise.
+        kernel, weight, trusted, **options: of `sparse_deconvolution`.
+    """
+    init_image = pad_edge(clean, kernel.shape)
+
+    def solve(clean, init_image):
+        return sparse_deconvolution(
+            clean, kernel, init_image, weight=weight, trusted=trusted, limits=CLIPPED, **options
+        )
+
+    if not is_host(clean):
+        return solve(clean, init_image)
+    # one channel for each thread
+    channels = [slice(i, i + 1) for i in range(clean.shape[-1])]
+    return np.concatenate(map_threads(lambda c: solve(clean[..., c], init_image[..., c]), channels), -1)
+
+
 def deconvolve_sparse(
     blurred: Float[AnyArray, "h w c"],
     kernel: Float[AnyArray, "kh kw"],
     *,
-    threshold: float = 0.002,
+    threshold: float = THRESHOLD,
     weight: Scalar | None = None,
     **options: Any,
 ) -> Float[AnyArray, "h w c"]:
-    """Sharp image on the observed window, in [0, 1]: `sparse_deconvolution` with a known kernel.
-
-    Pixels with impulse noise are not trusted, and clipped ones only while the prediction is within the range.
+    """Sharp image on the observed window, in [0, 1]: `sparse_latent` of an image with impulse noise.
 
     Args:
         blurred: in [0, 1].
@@ -185,20 +213,9 @@ def deconvolve_sparse(
     kernel = normalize_kernel(kernel, threshold)
     clean = remove_impulses(blurred)
     weight = regularization_weight(estimate_noise(clean)) if weight is None else weight
-    init_image = pad_edge(clean, kernel.shape)
+    # pixels with impulse noise are not trusted
     trusted = 1.0 - detect_impulses(blurred).astype(blurred.dtype)
-
-    def solve(clean, init_image):
-        return sparse_deconvolution(
-            clean, kernel, init_image, weight=weight, trusted=trusted, limits=CLIPPED, **options
-        )
-
-    if is_host(blurred):
-        # one channel for each thread
-        channels = [slice(i, i + 1) for i in range(blurred.shape[-1])]
-        x = np.concatenate(map_threads(lambda c: solve(clean[..., c], init_image[..., c]), channels), -1)
-    else:
-        x = solve(clean, init_image)
+    x = sparse_latent(clean, kernel, weight=weight, trusted=trusted, **options)
     return namespace(x).clip(crop_center(x, kernel.shape), 0, 1)
 
 

@@ -11,6 +11,7 @@ NETWORKS = {
     "initializer": "jbid.pretrain.initializer",
     "operator": "jbid.pretrain.blur_operator",
     "lines": "jbid.pretrain.text_lines",
+    "deconvolver": "jbid.pretrain.deconvolver",
 }
 
 

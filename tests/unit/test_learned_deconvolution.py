@@ -1,0 +1,86 @@
+"""Learned deconvolution: maps, correction, its limits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+
+from jbid.deconvolution.learned import (
+    MAPS,
+    contrast_scale,
+    correction_maps,
+    deconvolve_learned,
+    image_levels,
+)
+from jbid.deconvolution.sparse import deconvolve_sparse
+from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
+from jbid.ops.conv import blur
+from jbid.ops.motion import kernel_of_extent
+from jbid.pretrain.loop import ship
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Sharp color image with its surroundings, kernel and blurred image."""
+    sharp = (data.astronaut()[:140, 150:300] / 255).astype(np.float32)
+    kernel = kernel_of_extent(13, 3)
+    return sharp, kernel, np.asarray(blur(sharp, kernel), np.float32)
+
+
+def network_folder(folder, last):
+    """Weights of a small network whose correction is `last` everywhere."""
+    net = DeconvolutionNet(8, 8)
+    variables = dict(net.init(jax.random.key(0), jnp.zeros((1, 8, 8, MAPS)), jnp.zeros((1, 2))))
+    params = dict(variables["params"])
+    *_, name = sorted((n for n in params if n.startswith("Conv_")), key=lambda n: int(n.split("_")[1]))
+    params[name] = {**params[name], "bias": jnp.full(4, last)}
+    ship(folder, "deconvolver", {"params": params}, {"settings": {"width": 8, "deep_width": 8}})
+    return folder
+
+
+def test_maps_of_both_array_types(scene):
+    sharp, kernel, blurred = scene
+    scale = contrast_scale(blurred[..., 0])
+    host = correction_maps(blurred[..., 0], kernel, sharp[..., 0], scale)
+    device = jax.jit(correction_maps)(*(jnp.asarray(v) for v in (blurred[..., 0], kernel, sharp[..., 0])), scale)
+    assert host.dtype == np.float32 and host.shape == (*blurred.shape[:2], MAPS)
+    np.testing.assert_allclose(host, device, atol=1e-5)
+
+
+def test_residual_shows_a_wrong_kernel_and_not_a_clipped_pixel(scene):
+    sharp, kernel, blurred = scene
+    y, x = blurred[..., 0], sharp[..., 0]
+    assert np.abs(correction_maps(y, kernel, x, 1.0)[..., -1]).max() < 1e-4
+    assert np.abs(correction_maps(y, np.flip(kernel), x, 1.0)[..., -1]).max() > 0.01
+    bright = 3 * x
+    clipped = np.minimum(np.asarray(blur(bright[..., None], kernel))[..., 0], 1)
+    assert (clipped == 1).mean() > 0.1
+    assert np.abs(correction_maps(clipped, kernel, bright, 1.0)[..., -1]).max() < 1e-4
+
+
+def test_correction_is_added_to_all_channels(scene, tmp_path):
+    _, kernel, blurred = scene
+    scale, weight = 0.8, 1e-4
+    options = {"scale": scale, "levels": image_levels(0.001, scale, kernel), "weight": weight, "rounds": 2}
+    nothing = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "zero", 0.0), **options)
+    sparse = deconvolve_sparse(blurred, kernel, weight=weight, rounds=2)
+    np.testing.assert_allclose(nothing, sparse, atol=1e-6)
+    brighter = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "more", 0.125), **options)
+    is_inside = (nothing > 0) & (nothing < 1)  # what was cut off is unknown
+    np.testing.assert_allclose(brighter[is_inside], np.minimum(nothing + 0.125 / scale, 1)[is_inside], atol=1e-5)
+
+
+def test_network_shifts_with_the_image(tmp_path):
+    net = DeconvolutionNet(8, 8)
+    maps = np.random.default_rng(0).standard_normal((1, 160, 160, MAPS)).astype(np.float32)
+    levels = jnp.ones((1, 2))
+    variables = net.init(jax.random.key(1), maps, levels)
+    key = jax.random.key(2)
+    variables = jax.tree.map(lambda v: v + 0.1 * jax.random.normal(key, v.shape), variables)
+    whole, part = net.apply(variables, maps, levels), net.apply(variables, maps[:, FACTOR:, FACTOR:], levels)
+    # beyond the reach of the border
+    np.testing.assert_allclose(whole[:, 64:-64, 64:-64], part[:, 60:-64, 60:-64], atol=1e-4)
+    assert np.std(whole) > 0.01
