@@ -31,7 +31,7 @@ def pretrain(
     Parameters
     ----------
     network
-        generator or initializer (of gkpile), operator or lines (of explore).
+        generator or initializer (of gkpile), operator or lines (of explore), or deconvolver.
     config
         TOML file with settings, see configs/pretrain/.
     workdir

@@ -18,7 +18,7 @@ from jbid.ops.color import luma
 from jbid.ops.conv import crop_center, fast_shape
 from jbid.ops.kernels import extent, normalize_kernel
 from jbid.ops.namespace import AnyArray, Scalar, is_host, namespace
-from jbid.ops.noise import detect_impulses, remove_impulses
+from jbid.ops.noise import remove_impulses
 from jbid.ops.periodic import divide, extend_periodically, irfft2, laplacian_spectrum, rfft2, transfer_function
 from jbid.runtime.compile import jit
 
@@ -87,7 +87,7 @@ def _network(folder: Path) -> Callable[..., Any]:
 def predict_correction(
     maps: Float[AnyArray, "h w 5"], levels: Float[AnyArray, " 2"], folder: Path = weights.SHIPPED
 ) -> Float[AnyArray, "h w"]:
-    """What the shipped `DeconvolutionNet` adds to the first map."""
+    """Correction of the first map by the trained `DeconvolutionNet` of a folder."""
     h, w = maps.shape[:2]
     # few shapes, so that few programs are compiled
     padding = [(0, -n % GRID) for n in (h, w)]
@@ -119,9 +119,7 @@ def deconvolve_learned(
         **options: of `sparse_deconvolution`.
     """
     xp, kernel = namespace(blurred), normalize_kernel(kernel, THRESHOLD)
-    clean = remove_impulses(blurred)
-    trusted = 1.0 - detect_impulses(blurred).astype(blurred.dtype)
-    latent = sparse_latent(clean, kernel, weight=weight, trusted=trusted, **options)
-    maps = correction_maps(luma(clean)[..., 0], kernel, luma(latent)[..., 0], scale)
+    latent = sparse_latent(blurred, kernel, weight=weight, **options)
+    maps = correction_maps(luma(remove_impulses(blurred))[..., 0], kernel, luma(latent)[..., 0], scale)
     correction = predict_correction(maps, levels, folder) / scale
     return xp.clip(crop_center(latent, kernel.shape) + correction[..., None], 0, 1)

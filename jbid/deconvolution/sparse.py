@@ -2,97 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float
 
-from jbid.ops.conv import blur_operators, crop_center, pad_edge
+from jbid.deconvolution.derivatives import Derivatives, power_of
+from jbid.ops.color import luma, rgb_to_ycbcr, ycbcr_to_rgb
+from jbid.ops.conv import blur_operators, crop_center, fast_shape, pad_edge
 from jbid.ops.kernels import normalize_kernel
-from jbid.ops.namespace import AnyArray, Scalar, conjugate_gradients, is_host, namespace, repeat
+from jbid.ops.namespace import AnyArray, Scalar, conjugate_gradients, fft, is_host, namespace, repeat
 from jbid.ops.noise import detect_impulses, estimate_noise, remove_impulses
+from jbid.ops.periodic import laplacian_spectrum
 from jbid.runtime.parallel import map_threads
 
 CONTRAST = 0.17  # standard deviation that images are scaled to, so that thresholds mean the same for all
 
 CLIPPED = (1 / 255, 0.99)  # values from which on a pixel may be clipped
 THRESHOLD = 0.002  # of kernel values over the largest one; smaller ones are noise
+# of `sparse_deconvolution` for chroma, and its weight over that of luma
+CHROMA_OPTIONS = {"rounds": 2, "iterations": 6}
+CHROMA_WEIGHT = 4.0
+LEAST_POWER = 1e-4  # added to |K|^2 by the preconditioner
+SAMPLED = 7  # one weight of so many counts for their mean
 # of the second derivatives, after Levin et al.; that of the first ones is 1
 _SECOND = 0.25
 
 
-def _subtract(a: AnyArray, b: AnyArray, out: NDArray[np.float32] | None) -> AnyArray:
-    return a - b if out is None else np.subtract(a, b, out=out)
+def _periodic_solver(kernel: AnyArray, image: AnyArray) -> Callable[[AnyArray, Scalar], AnyArray]:
+    """A function (v, weight) -> F^-1[F v / (|K|^2 + weight (L + L^2 / 4))] for images like `image`."""
+    xp, (h, w) = namespace(image), image.shape[:2]
+    padded = fast_shape(h, w)
+    power = abs(fft(kernel).rfft2(kernel, padded)) ** 2 + LEAST_POWER
+    laplacian = laplacian_spectrum(xp.zeros(padded, image.dtype))
+    penalty = laplacian + _SECOND * laplacian**2
+
+    def solve(v, weight):
+        spectrum = fft(v).rfft2(v, padded, axes=(0, 1))
+        spectrum *= (1 / (power + weight * penalty))[..., None]
+        return fft(v).irfft2(spectrum, padded, axes=(0, 1))[:h, :w]
+
+    return solve
 
 
-def _add_adjoint(total: AnyArray, v: AnyArray, step: int) -> AnyArray:
-    """`total`, in place on the host, plus the adjoint of x[step:] - x[:-step] applied to `v`."""
-    if not is_host(v):
-        return total + jnp.pad(v, (step, 0)) - jnp.pad(v, (0, step))
-    total[step:] += v
-    total[:-step] -= v
-    return total
+class Clipped(NamedTuple):
+    """Pixels of a blurred image that are clipped.
 
-
-def _power(d: AnyArray, least: float, power: Scalar) -> AnyArray:
-    """max(|d|, least)^power, in place on the host, where exp and log are faster than a power."""
-    if not is_host(d):
-        return jnp.maximum(abs(d), least) ** power
-    np.maximum(np.abs(d, out=d), least, out=d)
-    np.multiply(np.log(d, out=d), power, out=d)
-    return np.exp(d, out=d)
-
-
-class _Derivatives:
-    """Both first and all three second derivatives of images (H, W, c) like `x`, as one long row each.
-
-    In this order memory is read in sequence. What lies across the ends of two rows means nothing: `inside` is 0 there,
-    else 1. On the host results overwrite earlier ones, because new arrays take longer than the differences.
+    Attributes:
+        dark, bright: (h, w, 1), True where the camera may have seen less, or more, than the image shows.
     """
 
-    def __init__(self, x: AnyArray):
-        below, across, count = x.shape[1] * x.shape[2], x.shape[2], x.size
-        self.below, self.across = below, across
-        lengths = count - below, count - across, count - 2 * below, count - 2 * across, count - below - across
-        in_row = np.arange(below)
-        self.inside = [
-            np.tile(in_row < below - n * across, x.shape[0])[:length].astype(x.dtype)
-            for n, length in zip((0, 1, 0, 2, 1), lengths)
-        ]
-        self.memory: list[Any] = [np.empty(n, x.dtype) if is_host(x) else None for n in (*lengths, count)]
+    dark: Bool[AnyArray, "h w 1"]
+    bright: Bool[AnyArray, "h w 1"]
 
-    def of(self, x: AnyArray) -> list[AnyArray]:
-        """Derivatives down, across, twice down, twice across, and down and across."""
-        v, below, across, memory = x.reshape(-1), self.below, self.across, self.memory
-        first = _subtract(v[below:], v[:-below], memory[0]), _subtract(v[across:], v[:-across], memory[1])
-        second = [
-            _subtract(d[step:], d[:-step], out)
-            for d, step, out in zip((*first, first[0]), (below, across, across), memory[2:])
-        ]
-        return [*first, *second]
+    @classmethod
+    def of(cls, image: Float[AnyArray, "h w c"]) -> Clipped:
+        """Pixels with no channel above the lowest level, and with any channel at the highest one."""
+        return cls((image <= CLIPPED[0]).all(-1, keepdims=True), (image >= CLIPPED[1]).any(-1, keepdims=True))
 
-    def penalty_gradient(self, x: AnyArray, weights: list[AnyArray]) -> AnyArray:
-        """Gradient of sum_j w_j (d_j x)^2 / 2, for weights that are 0 where `inside` is."""
-        values = self.of(x)
-        for i, weight in enumerate(weights):
-            values[i] *= weight
-        down, across, down2, across2, mixed = values
-        down = _add_adjoint(_add_adjoint(down, down2, self.below), mixed, self.across)
-        across = _add_adjoint(across, across2, self.across)
-        if is_host(x):
-            total = self.memory[-1]
-            total[:] = 0
-        else:
-            total = jnp.zeros(x.size, x.dtype)
-        return _add_adjoint(_add_adjoint(total, down, self.below), across, self.across).reshape(x.shape)
-
-
-def _within_range(blurred: AnyArray, predicted: AnyArray, dark: float, bright: float) -> AnyArray:
-    """0 for pixels whose value is clipped and predicted to lie beyond, else 1."""
-    is_beyond = ((blurred <= dark) & (predicted < blurred)) | ((blurred >= bright) & (predicted > blurred))
-    return 1.0 - is_beyond.astype(blurred.dtype)
+    def within_range(self, blurred: AnyArray, predicted: AnyArray) -> AnyArray:
+        """0 for clipped pixels that are predicted to lie beyond what the image shows, else 1."""
+        is_beyond = (self.dark & (predicted < blurred)) | (self.bright & (predicted > blurred))
+        return 1.0 - is_beyond.astype(blurred.dtype)
 
 
 def regularization_weight(noise: Scalar) -> Scalar:
@@ -110,11 +82,12 @@ def sparse_deconvolution(
     *,
     weight: Scalar = 1e-4,
     exponent: float = 0.8,
-    rounds: int = 8,
+    rounds: int = 5,
     iterations: int = 25,
+    is_preconditioned: bool = True,
     epsilon: float = 0.005,
     trusted: Float[AnyArray, "h w 1"] | None = None,
-    limits: tuple[float, float] | None = None,
+    clipped: Clipped | None = None,
 ) -> Float[AnyArray, "H W c"]:
     """argmin_x ||t (k * x - y)||^2 + weight sum_j w_j |d_j x|^exponent over the latent image.
 
@@ -125,22 +98,20 @@ def sparse_deconvolution(
     Eq. 6 to 8 and appendix A).
 
     Args:
-        blurred: observed image y.
-        kernel: k, with sum one.
+        blurred, kernel: observed image y, and k with sum one.
         init_image: latent image to begin with.
-        weight: of the gradient prior.
-        exponent: of the gradients.
-        rounds: number of reweightings.
-        iterations: steps of conjugate gradients in each round.
+        weight, exponent: of the gradient prior.
+        rounds, iterations: number of reweightings, and steps of conjugate gradients in each.
+        is_preconditioned: these steps are preconditioned by `_periodic_solver` with the mean weight of the derivatives.
         epsilon: bound of the gradients from below.
         trusted: t, 1 or 0 for pixels without information; None: 1 everywhere.
-        limits: values from which on pixels are clipped, at the dark and the bright end. Such a pixel counts only while
-            the prediction is within the range: y = min(1, k * x). None: no pixel is clipped.
+        clipped: pixels that count only while the prediction is within the range, y = min(1, k * x). None: none is.
     """
     xp = namespace(blurred)
     forward, adjoint = blur_operators(kernel, init_image.shape)
     everywhere = 1.0 if trusted is None else trusted
-    derivatives = _Derivatives(init_image)
+    derivatives = Derivatives(init_image)
+    solve = _periodic_solver(kernel, init_image) if is_preconditioned else lambda v, weight: v
     orders = [weight * w * inside for w, inside in zip((1, 1, _SECOND, _SECOND, _SECOND), derivatives.inside)]
 
     def reweight(i, x):
@@ -148,49 +119,60 @@ def sparse_deconvolution(
             return orders
         # the first round has the plain quadratic
         power = xp.where(i == 0, 0.0, exponent - 2).astype(x.dtype)
-        return [w * _power(d, epsilon, power) for w, d in zip(orders, derivatives.of(x))]
+        return [w * power_of(d, epsilon, power) for w, d in zip(orders, derivatives.of(x))]
 
     def round_(i, x):
         weights = reweight(i, x)
-        mask = everywhere if limits is None else everywhere * _within_range(blurred, forward(x), *limits)
+        mask = everywhere if clipped is None else everywhere * clipped.within_range(blurred, forward(x))
 
         def normal(v):
             result = adjoint(mask * forward(v))
             result += derivatives.penalty_gradient(v, weights)
             return result
 
-        return conjugate_gradients(normal, adjoint(mask * blurred), x, iterations)
+        # down the columns, where no weight is zero; some of them will do
+        mean = xp.exp(xp.log(weights[0][::SAMPLED]).mean())
+        return conjugate_gradients(normal, adjoint(mask * blurred), x, iterations, partial(solve, weight=mean))
 
     return repeat(rounds, round_, init_image, on_host=is_host(blurred))
 
 
 def sparse_latent(
-    clean: Float[AnyArray, "h w c"],
+    blurred: Float[AnyArray, "h w c"],
     kernel: Float[AnyArray, "kh kw"],
     *,
     weight: Scalar,
-    trusted: Float[AnyArray, "h w 1"],
+    per_channel: bool = False,
     **options: Any,
 ) -> Float[AnyArray, "H W c"]:
-    """`sparse_deconvolution` with a normalized kernel, from the image continued at its border; clipped pixels count
-    only while the prediction is within the range.
+    """Latent image with its surroundings, not clipped: `sparse_deconvolution` of luma and, with less effort, of chroma.
+
+    Gradients of luma and chroma are sparser than those of red, green and blue, and chroma is smooth. Pixels with
+    impulse noise are not trusted. Clipped ones count in luma while the prediction is within the range, and not at all
+    in chroma.
 
     Args:
-        clean: in [0, 1], without impulse noise.
-        kernel, weight, trusted, **options: of `sparse_deconvolution`.
+        blurred: gray or RGB, in [0, 1].
+        kernel: with sum one.
+        weight: of the gradient prior, for luma.
+        per_channel: red, green and blue instead, each with its own clipped pixels, which is slower.
+        **options: of `sparse_deconvolution`, for luma or all channels.
     """
-    init_image = pad_edge(clean, kernel.shape)
+    clean, trusted = remove_impulses(blurred), 1.0 - detect_impulses(blurred).astype(blurred.dtype)
+    is_split = blurred.shape[-1] == 3 and not per_channel
+    planes = rgb_to_ycbcr(clean) if is_split else clean
+    clipped = Clipped.of(blurred)
+    chroma = {"trusted": trusted * ~clipped.bright, "weight": CHROMA_WEIGHT * weight, **CHROMA_OPTIONS}
 
-    def solve(clean, init_image):
-        return sparse_deconvolution(
-            clean, kernel, init_image, weight=weight, trusted=trusted, limits=CLIPPED, **options
-        )
+    def solve(i):
+        image = planes[..., i : i + 1]
+        own = {"trusted": trusted, "weight": weight, **options}
+        own["clipped"] = Clipped.of(blurred[..., i : i + 1]) if per_channel else clipped
+        return sparse_deconvolution(image, kernel, pad_edge(image, kernel.shape), **(chroma if is_split and i else own))
 
-    if not is_host(clean):
-        return solve(clean, init_image)
-    # one channel for each thread
-    channels = [slice(i, i + 1) for i in range(clean.shape[-1])]
-    return np.concatenate(map_threads(lambda c: solve(clean[..., c], init_image[..., c]), channels), -1)
+    solved = (map_threads if is_host(blurred) else map)(solve, range(planes.shape[-1]))
+    x = namespace(blurred).concatenate(list(solved), -1)
+    return ycbcr_to_rgb(x) if is_split else x
 
 
 def deconvolve_sparse(
@@ -207,15 +189,12 @@ def deconvolve_sparse(
         blurred: in [0, 1].
         kernel: normalized after values under `threshold` times the maximum are removed as noise.
         threshold: a small share, because larger ones cost accuracy (docs/development-notes.md).
-        weight: of the gradient prior; None: `regularization_weight` of the estimated noise level.
-        **options: of `sparse_deconvolution`.
+        weight: of the gradient prior; None: `regularization_weight` of the noise level of luma.
+        **options: of `sparse_latent`.
     """
     kernel = normalize_kernel(kernel, threshold)
-    clean = remove_impulses(blurred)
-    weight = regularization_weight(estimate_noise(clean)) if weight is None else weight
-    # pixels with impulse noise are not trusted
-    trusted = 1.0 - detect_impulses(blurred).astype(blurred.dtype)
-    x = sparse_latent(clean, kernel, weight=weight, trusted=trusted, **options)
+    weight = regularization_weight(estimate_noise(luma(remove_impulses(blurred)))) if weight is None else weight
+    x = sparse_latent(blurred, kernel, weight=weight, **options)
     return namespace(x).clip(crop_center(x, kernel.shape), 0, 1)
 
 
@@ -227,4 +206,6 @@ def deconvolve_gray(
     y = (image * scale)[..., None]
     x = pad_edge(y, kernel.shape) if init_image is None else init_image[..., None] * scale
     weight = regularization_weight(estimate_noise(y))
-    return sparse_deconvolution(y, kernel, x, weight=weight, rounds=3, iterations=10)[..., 0] / scale
+    # another solution would need another fit of the predicted gain, whose features it is
+    options: dict[str, Any] = {"rounds": 3, "iterations": 10, "is_preconditioned": False}
+    return sparse_deconvolution(y, kernel, x, weight=weight, **options)[..., 0] / scale

@@ -12,15 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jbid.deconvolution.sparse import deconvolve_sparse, regularization_weight
+from jbid.deconvolution.sparse import Clipped, deconvolve_sparse, regularization_weight
+from jbid.ops.color import luma
 from jbid.ops.kernels import trim_zeros
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.runtime.compile import jit
 from jbid.runtime.parallel import runs_on_host
 
 TILE = 1024  # pixels; side of a tile, with its margin
+# share of pixels with a clipped channel above which colors are restored channel by channel, with more reweightings,
+# because with each of them more clipped pixels are found to lie within the range
+MANY_CLIPPED = 0.002
+SAMPLED = 3  # pixels; one of so many in each direction is looked at
+CLIPPED_OPTIONS: dict[str, Any] = {"per_channel": True, "rounds": 8, "iterations": 20}
 # of a tile: a third of the work of a whole image
-TILE_OPTIONS = {"rounds": 5, "iterations": 15}
+TILE_OPTIONS: dict[str, Any] = {"rounds": 4, "iterations": 10}
 
 
 @functools.cache
@@ -94,6 +100,13 @@ def blend_tiles(
     return out
 
 
+def _effort(image: NDArray[np.float32], is_tiled: bool) -> Mapping[str, Any]:
+    """Options of `deconvolve_sparse`."""
+    if Clipped.of(image[::SAMPLED, ::SAMPLED]).bright.mean() > MANY_CLIPPED:
+        return CLIPPED_OPTIONS
+    return TILE_OPTIONS if is_tiled else {}
+
+
 def deconvolve_tiled(
     image: NDArray[np.float32],
     kernel: NDArray[np.float32],
@@ -113,17 +126,19 @@ def deconvolve_tiled(
         kernel: (kh, kw).
         weight: of the gradient prior; None: by the noise level in the center of the image, the same for all tiles.
         tile: side of a tile in pixels.
-        options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`).
+        options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`), images
+            with many clipped pixels more (`CLIPPED_OPTIONS`).
         on_tile: called with the number of finished tiles and their total.
     """
     h, w = image.shape[:2]
     image, k = np.asarray(image, np.float32), np.asarray(trim_zeros(kernel), np.float32)
     if weight is None:
         middle = image[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
-        weight = float(regularization_weight(estimate_noise(remove_impulses(middle))))
-    if max(h, w) <= tile:
-        return np.asarray(_deconvolver(**(options or {}))(image, k, weight=weight))
-    deconvolver = _deconvolver(**(TILE_OPTIONS if options is None else options))
+        weight = float(regularization_weight(estimate_noise(luma(remove_impulses(middle)))))
+    is_tiled = max(h, w) > tile
+    deconvolver = _deconvolver(**(_effort(image, is_tiled) if options is None else options))
+    if not is_tiled:
+        return np.asarray(deconvolver(image, k, weight=weight))
     overlap = max(96, 6 * max(k.shape))
     rows, columns = (Axis(n, min(n, max(tile, 2 * overlap)), overlap) for n in (h, w))
     total = len(rows.starts()) * len(columns.starts())

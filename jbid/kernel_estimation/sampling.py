@@ -61,7 +61,7 @@ INVISIBLE = 1e-4  # standard deviation of noise that no eye sees, and that leads
 
 
 class Plan(NamedTuple):
-    """What a search draws.
+    """Estimates that a search draws.
 
     Attributes:
         settings: pairs of weight and ridge for all sizes; None: `SETTINGS`, and `LARGE_SETTINGS` for large ones.

@@ -15,8 +15,8 @@ def rgb_to_ycbcr(rgb: NDArray) -> NDArray:
 
 
 def ycbcr_to_rgb(ycbcr: NDArray) -> NDArray:
-    """Invert `rgb_to_ycbcr`, clipped to [0, 1]."""
-    return np.clip(ycbcr @ np.linalg.inv(_YCBCR).T.astype(ycbcr.dtype), 0, 1)
+    """Invert `rgb_to_ycbcr`."""
+    return ycbcr @ np.linalg.inv(_YCBCR).T.astype(ycbcr.dtype)
 
 
 def luma(image: NDArray) -> NDArray:

@@ -49,9 +49,16 @@ def repeat(steps: int, step: Callable[[Any, Carry], Carry], carry: Carry, *, on_
 
 
 def conjugate_gradients(
-    normal: Callable[[AnyArray], AnyArray], target: AnyArray, x: AnyArray, iterations: int
+    normal: Callable[[AnyArray], AnyArray],
+    target: AnyArray,
+    x: AnyArray,
+    iterations: int,
+    precondition: Callable[[AnyArray], AnyArray] = lambda v: v,
 ) -> AnyArray:
-    """x after `iterations` of conjugate gradients on A x = target, with A v = normal(v) symmetric and positive."""
+    """x after `iterations` of conjugate gradients on A x = target, with A v = normal(v) symmetric and positive.
+
+    `precondition` approximates the inverse of A, and is symmetric and positive as well.
+    """
 
     def step(_, carry):
         x, residual, direction, power = carry
@@ -60,9 +67,10 @@ def conjugate_gradients(
         length = power / (dot(direction, image) + tiny)
         x = add(x, length, direction)
         residual = add(residual, -length, image)
-        new = dot(residual, residual)
+        solved = precondition(residual)
+        new = dot(residual, solved)
         direction *= new / (power + tiny)
-        direction += residual
+        direction += solved
         return x, residual, direction, new
 
     def add(a, factor, b):
@@ -79,5 +87,6 @@ def conjugate_gradients(
 
     residual = target - normal(x)
     memory = np.empty_like(residual) if is_host(target) else None
-    start = (xp.array(x), residual, xp.array(residual), dot(residual, residual))
+    solved = precondition(residual)
+    start = (xp.array(x), residual, xp.array(solved), dot(residual, solved))
     return repeat(iterations, step, start, on_host=is_host(target))[0]

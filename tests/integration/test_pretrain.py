@@ -19,12 +19,13 @@ from jbid.cli.main import main
 from jbid.data.crops import crops
 from jbid.io import weights
 from jbid.io.images import read_image, write_image
+from jbid.metrics import kernel_similarity
 from jbid.nets.kernel_gan import LATENT, SIZES, KernelGenerator
 from jbid.ops.camera import Degradation, degrade, jpeg
 from jbid.ops.motion import motion_kernels
 from jbid.pipeline.config import read_config, record
 from jbid.pretrain import blur_operator as operator
-from jbid.pretrain import corrector, initializer, kernel_gan, loop, pairs
+from jbid.pretrain import corrector, deconvolutions, deconvolver, initializer, kernel_gan, loop, pairs
 from jbid.pretrain import kernel_gan as generator
 from jbid.pretrain import text_lines as lines
 from tests.helpers import ROOT, stoppable
@@ -153,6 +154,39 @@ def test_corrector_learns_from_a_cached_pool(tmp_path, photos, monkeypatch, unch
     assert {"similarity_31", "similarity_15_of_edges"} < set(lines[-1])
 
 
+def test_deconvolver_keeps_its_pool_and_resumes(tmp_path, photos, monkeypatch):
+    calls = []
+
+    def estimates(blurred, kernel):
+        calls.append(blurred.shape)
+        return [kernel]
+
+    monkeypatch.setattr(deconvolutions, "_estimates", estimates)
+    few = dict(problems=3, held_out=2, least=3, largest=9, width=4, deep_width=4, warm_up=5, batch=2, crop=48)
+    settings = deconvolutions.Config(photos=str(photos), steps=30, processes=1, **few)
+    training = deconvolver.training(settings, tmp_path)
+    assert run(training, tmp_path / "whole")
+    again = deconvolver.training(settings, tmp_path)
+    assert len(calls) == 5
+    assert not run(again, tmp_path / "parts", until=10)
+    assert run(again, tmp_path / "parts", resume=True)
+    for name in ("weights/deconvolver.npz", "metrics.jsonl", "samples/000030.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    last = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])
+    for kind in ("true", "perturbed", "estimated"):
+        # an untrained correction is none
+        assert abs(last[f"psnr_learned_{kind}"] - last[f"psnr_sparse_{kind}"]) < 2
+    assert last["psnr_sparse_true"] > last["psnr_sparse_perturbed"]
+
+
+def test_perturbed_kernels_are_like_the_true_one():
+    kernel = np.asarray(motion_kernels(jax.random.key(0), 21, 1))[0]
+    found = [deconvolutions.perturb_kernel(kernel, np.random.default_rng(i)) for i in range(8)]
+    similarities = [kernel_similarity(k, kernel) for k in found]
+    assert 0.6 < min(similarities) < max(similarities) < 1
+    assert all(k.sum() == pytest.approx(1, abs=1e-5) and k.min() >= 0 for k in found)
+
+
 def test_crops_are_the_same_in_every_run(photos):
     source = crops(str(photos), 140, 3)
     first = [source[i] for i in range(6)]
@@ -228,7 +262,13 @@ def test_damaged_and_missing_weights_are_reported(tmp_path, untrained):
         weights.sizes("generator", tmp_path)
 
 
-KINDS = {"generator": generator, "operator": operator, "lines": lines, "gkpile": initializer}
+KINDS = {
+    "deconvolver": deconvolutions,
+    "generator": generator,
+    "operator": operator,
+    "lines": lines,
+    "gkpile": initializer,
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
