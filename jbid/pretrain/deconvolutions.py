@@ -45,6 +45,7 @@ OWN = 2  # estimates of each photo, which differ: have a similarity of less than
 DIFFERENT = 0.985
 RIGHT = 0.6  # least similarity to the true kernel
 FEW = 0.3  # share of deconvolutions with the few iterations of a tile
+PHOTOS_OF_PROCESS = 50
 BORDER = 8  # pixels that no crop contains
 
 
@@ -217,7 +218,9 @@ def _processes(count: int) -> Iterator[Callable[..., Iterable[None]]]:
     if count == 1:
         yield map
         return
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    # new processes now and then, because what JAX keeps of each image size adds up
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=PHOTOS_OF_PROCESS)
     try:
         yield executor.map
     finally:
