@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import jbid
@@ -117,6 +118,22 @@ def test_bars_at_the_border_are_left_out(photo):
     np.testing.assert_array_equal(framed.image[:12], 0)
     np.testing.assert_allclose(framed.image[12:-16], inner.image, atol=1e-6)
     assert any("bars" in warning for warning in framed.warnings) and not any("bars" in w for w in inner.warnings)
+
+
+def test_writing_over_an_image_stays_and_does_no_harm():
+    sharp = (data.astronaut()[:300, 60:360] / 255).astype(np.float32)
+    kernel = np.asarray(jbid.motion_kernels(5, 13, 1)[0])
+    blurred = (np.round(np.asarray(jbid.blur(sharp, kernel)) * 255) / 255).astype(np.float32)
+    stamp = Image.fromarray(np.uint8(np.round(blurred * 255)))
+    ImageDraw.Draw(stamp).text((10, 10), "12.05.2003 17:44", fill=(255, 150, 20), font=ImageFont.load_default(22))
+    written = (np.asarray(stamp) / 255).astype(np.float32)
+    with_writing, without = jbid.deblur(written, kernel=kernel), jbid.deblur(blurred, kernel=kernel)
+    letters = (written[..., 0] > 0.95) & (written[..., 2] < 0.1)
+    np.testing.assert_array_equal(with_writing.image[letters], written[letters])
+    assert any("writing" in warning for warning in with_writing.warnings) and not without.warnings
+    # beyond the line, the same image
+    np.testing.assert_allclose(with_writing.image[100:], without.image[100:], atol=0.05)
+    assert np.abs(with_writing.image[100:] - without.image[100:]).mean() < 2e-3
 
 
 def test_a_batch_equals_single_images(photo):

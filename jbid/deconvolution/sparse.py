@@ -143,6 +143,7 @@ def sparse_latent(
     *,
     weight: Scalar,
     per_channel: bool = False,
+    unknown: Bool[AnyArray, "h w"] | None = None,
     **options: Any,
 ) -> Float[AnyArray, "H W c"]:
     """Latent image with its surroundings, not clipped: `sparse_deconvolution` of luma and, with less effort, of chroma.
@@ -156,9 +157,11 @@ def sparse_latent(
         kernel: with sum one.
         weight: of the gradient prior, for luma.
         per_channel: red, green and blue instead, each with its own clipped pixels, which is slower.
+        unknown: True for pixels that do not count; None: all do.
         **options: of `sparse_deconvolution`, for luma or all channels.
     """
     clean, trusted = remove_impulses(blurred), 1.0 - detect_impulses(blurred).astype(blurred.dtype)
+    trusted = trusted if unknown is None else trusted * ~unknown[..., None]
     is_split = blurred.shape[-1] == 3 and not per_channel
     planes = rgb_to_ycbcr(clean) if is_split else clean
     clipped = Clipped.of(blurred)

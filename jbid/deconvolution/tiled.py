@@ -113,6 +113,7 @@ def deconvolve_tiled(
     *,
     weight: float | None = None,
     tile: int = TILE,
+    unknown: NDArray[np.bool_] | None = None,
     options: Mapping[str, Any] | None = None,
     on_tile: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
@@ -126,6 +127,7 @@ def deconvolve_tiled(
         kernel: (kh, kw).
         weight: of the gradient prior; None: by the noise level in the center of the image, the same for all tiles.
         tile: side of a tile in pixels.
+        unknown: (h, w), True for pixels that do not count; None: all do.
         options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`), images
             with many clipped pixels more (`CLIPPED_OPTIONS`).
         on_tile: called with the number of finished tiles and their total.
@@ -138,7 +140,7 @@ def deconvolve_tiled(
     is_tiled = max(h, w) > tile
     deconvolver = _deconvolver(**(_effort(image, is_tiled) if options is None else options))
     if not is_tiled:
-        return np.asarray(deconvolver(image, k, weight=weight))
+        return np.asarray(deconvolver(image, k, weight=weight, unknown=unknown))
     overlap = max(96, 6 * max(k.shape))
     rows, columns = (Axis(n, min(n, max(tile, 2 * overlap)), overlap) for n in (h, w))
     total = len(rows.starts()) * len(columns.starts())
@@ -146,8 +148,9 @@ def deconvolve_tiled(
 
     def compute(top, left):
         nonlocal done
-        part = image[top : top + rows.tile, left : left + columns.tile]
-        result = np.asarray(deconvolver(part, k, weight=weight))
+        window = slice(top, top + rows.tile), slice(left, left + columns.tile)
+        own = None if unknown is None else unknown[window]
+        result = np.asarray(deconvolver(image[window], k, weight=weight, unknown=own))
         done += 1
         if on_tile:
             on_tile(done, total)

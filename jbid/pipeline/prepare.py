@@ -25,6 +25,7 @@ from jbid.kernel_estimation.search import (
 from jbid.ops.color import luma, srgb_to_linear
 from jbid.ops.kernels import place_kernel, support
 from jbid.pipeline.config import ESTIMATES, INITS, Config, init_names
+from jbid.pipeline.kept import Kept, leave_out
 
 SMALLEST = 32  # pixels; the coarsest of the five scales of the image network needs as many
 
@@ -55,7 +56,7 @@ class PreparedImage(NamedTuple):
         estimate: the edge-based kernel estimate, if one was needed.
         warnings: one line each.
         seconds: time of the preparation.
-        frame: the image with the bars around it that no camera saw, and the place of the image in it; None: no bars.
+        kept: what no camera saw and is left out; None: nothing.
     """
 
     image: NDArray[np.float32]
@@ -68,7 +69,7 @@ class PreparedImage(NamedTuple):
     estimate: KernelEstimate | None
     warnings: tuple[str, ...]
     seconds: float
-    frame: tuple[NDArray[np.float32], Region] | None = None
+    kept: Kept | None = None
 
     def kernels_of_seeds(self, n_seeds: int) -> NDArray[np.float32]:
         """Initial kernel of each seed, (n_seeds, kh, kw)."""
@@ -134,8 +135,7 @@ def prepare(
     image = np.asarray(image, np.float32)
     check_size(image.shape, config.kernel_size)
     content = find_content(image) if config.region is None else Region(0, 0, image.shape[1], image.shape[0])
-    frame = None if content[2:] == image.shape[1::-1] else (image, content)
-    image = content.of(image)
+    kept, image = leave_out(image, content)
     if config.linear:
         image = srgb_to_linear(image)
     region = _region(image, config)
@@ -163,7 +163,7 @@ def prepare(
         estimate=estimate,
         warnings=warnings,
         seconds=time.perf_counter() - began,
-        frame=frame,
+        kept=kept,
     )
 
 

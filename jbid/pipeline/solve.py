@@ -17,7 +17,6 @@ from jbid.engine.batching import run_batched
 from jbid.engine.driver import RunContext, RunResult
 from jbid.engine.wrappers import over_images
 from jbid.kernel_estimation.gain import GainPredictor
-from jbid.kernel_estimation.patch import Region
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.search import clean_image
 from jbid.ops.color import linear_to_srgb, luma, rgb_to_ycbcr, ycbcr_to_rgb
@@ -155,9 +154,9 @@ def _restore(
         )
     else:
         image = _final_image(prepared, config, kernel, None if is_deconvolved else selection.network_image, context)
-    if prepared.frame is not None:
-        image = _in_frame(image, *prepared.frame)
-        warnings.append("bars of one color at the border were left out and stay as they are")
+    if prepared.kept is not None:
+        image = prepared.kept.put_back(image)
+        warnings += prepared.kept.warnings()
     if is_too_noisy and not is_deconvolved:
         warnings.append(
             f"the estimated noise is {noise:.2f}, so the network's own image is the answer; `deconvolve` = True "
@@ -214,29 +213,26 @@ def _failure_warnings(selection: Selection) -> list[str]:
     return [f"all candidates failed the checks; the best of them is the answer ({failure})"] if failure else []
 
 
-def _deconvolve(image: NDArray[np.float32], kernel: NDArray, context: RunContext) -> NDArray[np.float32]:
+def _deconvolve(
+    image: NDArray[np.float32], kernel: NDArray, unknown: NDArray[np.bool_] | None, context: RunContext
+) -> NDArray[np.float32]:
     """`deconvolve_tiled`, with more contrast meanwhile for an image of little range, such as one in fog."""
     # of all values, so that a star on dark ground is not stretched beyond white and taken for clipped
     low, high = float(image.min()), float(image.max())
     if high - low >= USUAL_RANGE or high == low:
-        return deconvolve_tiled(image, kernel, on_tile=context.on_tile)
+        return deconvolve_tiled(image, kernel, unknown=unknown, on_tile=context.on_tile)
     scale, middle = USUAL_RANGE / (high - low), (high + low) / 2
     stretched = (0.5 + scale * (image - middle)).astype(np.float32)
-    return middle + (deconvolve_tiled(stretched, kernel, on_tile=context.on_tile) - 0.5) / scale
-
-
-def _in_frame(image: NDArray[np.float32], frame: NDArray[np.float32], content: Region) -> NDArray[np.float32]:
-    """The frame with the restored image in its place."""
-    out = frame.copy()
-    content.of(out)[:] = image
-    return out
+    restored = deconvolve_tiled(stretched, kernel, unknown=unknown, on_tile=context.on_tile)
+    return middle + (restored - 0.5) / scale
 
 
 def _final_image(
     prepared: PreparedImage, config: Config, kernel: NDArray, network_image: NDArray | None, context: RunContext
 ) -> NDArray[np.float32]:
     if network_image is None:
-        image = _deconvolve(prepared.image, kernel, context)
+        unknown = None if prepared.kept is None else prepared.kept.writing
+        image = _deconvolve(prepared.image, kernel, unknown, context)
     elif config.color == "luma" and prepared.image.shape[-1] == 3:
         image = ycbcr_to_rgb(np.concatenate([network_image, rgb_to_ycbcr(prepared.image)[..., 1:]], -1))
     else:

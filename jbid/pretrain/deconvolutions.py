@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -212,19 +211,20 @@ def _read_items(path: Path) -> list[Item]:
     return [Item(**{k: v.item() if v.ndim == 0 else v for k, v in row.items()}) for row in rows]
 
 
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[Callable[..., Iterable[None]]]:
-    """`map`, on several processes; what has not begun is dropped if the block ends early."""
+def _in_processes(count: int, write: Callable[..., None], *columns: Sequence[Any]) -> Iterator[None]:
+    """`map`, on several processes; what has not begun is dropped if the caller stops."""
     if count == 1:
-        yield map
+        yield from map(write, *columns)
         return
-    # new processes now and then, because what JAX keeps of each image size adds up
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=PHOTOS_OF_PROCESS)
-    try:
-        yield executor.map
-    finally:
-        executor.shutdown(cancel_futures=True)
+    # new processes now and then, because what JAX keeps of each image size adds up; an executor that renews its own
+    # processes can hang (Python issue 115634)
+    size = count * PHOTOS_OF_PROCESS
+    for first in range(0, len(columns[0]), size):
+        executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            yield from executor.map(write, *(column[first : first + size] for column in columns))
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def pool(config: Config, folder: Path, held_out: bool) -> list[Item]:
@@ -246,9 +246,7 @@ def pool(config: Config, folder: Path, held_out: bool) -> list[Item]:
     missing = [i for i in numbers if not paths[i].exists()]
     write = partial(_write_items, config, files)
     title = "held-out photos" if held_out else "training photos"
-    with _processes(config.processes) as run:
-        for _ in tqdm(
-            run(write, missing, [paths[i] for i in missing]), title, len(missing), unit="photo", dynamic_ncols=True
-        ):
-            pass
+    written = _in_processes(config.processes, write, missing, [paths[i] for i in missing])
+    for _ in tqdm(written, title, len(missing), unit="photo", dynamic_ncols=True):
+        pass
     return [item for path in paths.values() for item in _read_items(path)]
