@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -19,6 +21,10 @@ def _space_to_depth(x: Float[Array, "n h w c"]) -> Float[Array, "n H W 4*c"]:
 def _depth_to_space(x: Float[Array, "n h w 4"]) -> Float[Array, "n H W"]:
     n, h, w, _ = x.shape
     return x.reshape(n, h, w, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, 2 * h, 2 * w)
+
+
+# with zero below zero, the last hidden layer dies on bright images: all of its outputs become zero
+_activate = partial(nn.leaky_relu, negative_slope=0.1)
 
 
 class DeconvolutionNet(nn.Module):
@@ -43,11 +49,14 @@ class DeconvolutionNet(nn.Module):
             levels: numbers that hold for the whole image.
         """
         x = _space_to_depth(maps)
-        x = nn.Conv(self.width, (3, 3))(x) + nn.Dense(self.width)(levels)[:, None, None]
-        x = nn.relu(nn.Conv(self.width, (3, 3))(nn.relu(x)))
-        deep = nn.relu(nn.Conv(self.deep_width, (3, 3))(nn.avg_pool(x, (2, 2), (2, 2))))
+        x = (
+            nn.Conv(self.width, (3, 3))(x)
+            + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(levels)[:, None, None]
+        )
+        x = _activate(nn.Conv(self.width, (3, 3))(_activate(x)))
+        deep = _activate(nn.Conv(self.deep_width, (3, 3))(nn.avg_pool(x, (2, 2), (2, 2))))
         for dilation in DILATIONS:
-            deep = deep + nn.relu(nn.Conv(self.deep_width, (3, 3), kernel_dilation=dilation)(deep))
+            deep = deep + _activate(nn.Conv(self.deep_width, (3, 3), kernel_dilation=dilation)(deep))
         deep = jnp.repeat(jnp.repeat(deep, 2, 1), 2, 2)
-        x = nn.relu(nn.Conv(self.width, (3, 3))(jnp.concatenate([x, deep], -1)))
+        x = _activate(nn.Conv(self.width, (3, 3))(jnp.concatenate([x, deep], -1)))
         return _depth_to_space(nn.Conv(4, (3, 3), kernel_init=nn.initializers.zeros)(x))
