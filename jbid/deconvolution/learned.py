@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jbid.deconvolution.sparse import CLIPPED, CONTRAST, THRESHOLD, sparse_latent
+from jbid.deconvolution.sparse import CONTRAST, THRESHOLD, Clipped, sparse_latent
 from jbid.io import weights
 from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
 from jbid.ops.color import luma
@@ -59,11 +59,9 @@ def correction_maps(
     transfer = transfer_function(kernel, shape)
     power, laplacian = abs(transfer) ** 2, laplacian_spectrum(x)
     predicted = irfft2(transfer * rfft2(x), shape)
-    residual = y - predicted[inside]
-    # a clipped pixel is at least as bright, or as dark, as it looks
-    is_beyond = ((blurred >= CLIPPED[1]) & (residual < 0)) | ((blurred <= CLIPPED[0]) & (residual > 0))
+    within = Clipped.of(blurred[..., None]).within_range(y[..., None], predicted[inside][..., None])[..., 0]
     rest = [(half, n - half - size) for n, size in zip(shape, (h, w))]
-    r = xp.pad(xp.where(is_beyond, 0, residual), rest)
+    r = xp.pad(within * (y - predicted[inside]), rest)
     target = transfer.conj() * rfft2(predicted + r)
     x = x[inside]
     others = [irfft2(divide(target, power + ridge * laplacian), shape)[inside] - x for ridge in RIDGES]

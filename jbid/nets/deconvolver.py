@@ -45,7 +45,7 @@ class DeconvolutionNet(nn.Module):
         """Return what is to be added to the first map.
 
         Args:
-            maps: of `jbid.deconvolution.learned.deconvolution_maps`; sides are multiples of `FACTOR`.
+            maps: of `jbid.deconvolution.learned.correction_maps`; sides are multiples of `FACTOR`.
             levels: numbers that hold for the whole image.
         """
         x = _space_to_depth(maps)

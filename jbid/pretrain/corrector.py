@@ -21,7 +21,7 @@ from jbid.io.files import atomic_write
 from jbid.kernel_estimation.learned import corrector_input
 from jbid.kernel_estimation.search import search_kernel
 from jbid.nets.corrector import KernelCorrector
-from jbid.pretrain.loop import State, Training
+from jbid.pretrain.loop import State, Training, descend
 from jbid.pretrain.pairs import Config, Pair, mean_similarity, pair_maker
 from jbid.runtime.compile import jit
 
@@ -105,10 +105,7 @@ class _Corrector:
             k = self.net.apply({"params": params}, pair.input)
             return -jnp.mean(jnp.sum(pair.kernel * jnp.log(jnp.maximum(k, 1e-12)), (1, 2)))
 
-        value, grad = jax.value_and_grad(loss)(state.variables["params"])
-        updates, opt_state = self.tx.update(grad, state.opt_state)
-        params = optax.apply_updates(state.variables["params"], updates)
-        return State(state.key, {"params": params}, opt_state), value[None]
+        return descend(self.tx, state, loss)
 
     def batch(self, t: int) -> Pair:
         """Random pairs of one size; each pair is equally likely."""

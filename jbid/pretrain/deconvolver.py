@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jbid.deconvolution.learned import MAPS
 from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
 from jbid.pretrain.deconvolutions import Config, Item, pool
-from jbid.pretrain.loop import State, Training
+from jbid.pretrain.loop import State, Training, descend
 from jbid.runtime.compile import jit
 
 
@@ -85,14 +85,11 @@ class _Deconvolver:
             error = jnp.mean((found - batch.sharp) ** 2, (1, 2))
             return jnp.mean(10 * jnp.log10(error + 1e-6))
 
-        inner = state.state
-        value, grad = jax.value_and_grad(loss)(inner.variables["params"])
-        updates, opt_state = self.tx.update(grad, inner.opt_state, inner.variables["params"])
-        variables = {"params": optax.apply_updates(inner.variables["params"], updates)}
+        inner, value = descend(self.tx, state.state, loss)
         # at first the mean of all, so that the random weights of the beginning do not stay in it
         share = jnp.minimum(self.config.average, t / (t + 1))
-        mean = jax.tree.map(lambda m, v: share * m + (1 - share) * v, state.mean, variables)
-        return TrainingState(State(inner.key, variables, opt_state), mean), value[None]
+        mean = jax.tree.map(lambda m, v: share * m + (1 - share) * v, state.mean, inner.variables)
+        return TrainingState(inner, mean), value
 
     def batch(self, t: int) -> Batch:
         """Random crops of random deconvolutions."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, SupportsFloat
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from numpy.typing import NDArray
 
 from jbid.engine.checkpoint import Checkpoint
@@ -57,6 +58,14 @@ class State(NamedTuple):
     key: Any
     variables: Any
     opt_state: Any
+
+
+def descend(tx: optax.GradientTransformation, state: State, loss: Callable[[Any], Any]) -> tuple[State, Any]:
+    """The state after one step of the optimizer down loss(params), and the loss, (1,)."""
+    params = state.variables["params"]
+    value, grad = jax.value_and_grad(loss)(params)
+    updates, opt_state = tx.update(grad, state.opt_state, params)
+    return State(state.key, {"params": optax.apply_updates(params, updates)}, opt_state), value[None]
 
 
 class Ahead:
