@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from jbid.deconvolution.tiled import TILE, deconvolve_tiled
+from jbid.deconvolution.tiled import TILE, Deconvolution, deconvolve_tiled
 from jbid.engine.driver import RunContext
 from jbid.io.arrays import check_image, check_kernel, float_image
 from jbid.io.weights import weights_folder
@@ -40,8 +40,9 @@ def deblur(
     color: Literal["luma", "rgb"] | None = None,
     region: tuple[int, int, int, int] | None = None,
     patch: int | None = None,
-    deconvolve: bool | Literal["auto"] | None = None,
+    deconvolve: bool | Literal["auto", "sparse", "learned"] | None = None,
     linear: bool = False,
+    highlights: Literal["clip", "compress", "keep"] = "clip",
     progress: bool = False,
     **method_options: Any,
 ) -> Restoration:
@@ -60,8 +61,11 @@ def deblur(
         color: "luma" estimates from brightness alone, "rgb" from all channels.
         region: x, y, width, height of the part that the kernel is estimated from.
         patch: side of the part that the kernel is estimated from, chosen automatically; 0: the whole image.
-        deconvolve: deconvolve with the kernel at the end; False returns the network's own image.
+        deconvolve: deconvolve with the kernel at the end; False returns the network's own image. "sparse" and "learned"
+            choose the deconvolution, see `jbid.deconvolve`.
         linear: the image is sRGB and is restored in linear light.
+        highlights: lights that are restored to more than white: "clip" to 1, "compress" with a soft shoulder, or "keep"
+            as values above 1.
         progress: show progress bars.
         **method_options: of the method, such as channels=64; see for example `jbid.selfdeblur`.
 
@@ -145,13 +149,20 @@ def estimate_kernel(image: ArrayLike, *, size: int | None = None, learned: bool 
 
 
 def deconvolve(
-    image: ArrayLike, kernel: ArrayLike, *, weight: float | None = None, tile: int = TILE
+    image: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    method: Deconvolution = "auto",
+    weight: float | None = None,
+    tile: int = TILE,
 ) -> NDArray[np.float32]:
-    """Deconvolve an image with a known kernel: sparse gradients (Levin et al. 2007), any image size.
+    """Deconvolve an image with a known kernel, at any image size.
 
     Args:
         image: as in `deblur`.
         kernel: (kh, kw), not negative.
+        method: "sparse": sparse gradients (Levin et al. 2007); "learned": corrected by a trained network; "auto":
+            learned, unless many pixels are clipped or noise or kernel are beyond what the network was trained for.
         weight: of the gradient prior; None: by the noise level of the image.
         tile: side in pixels of the tiles that large images are restored in.
 
@@ -169,7 +180,7 @@ def deconvolve(
     array, known = check_image(image), check_kernel(kernel)
     if max(known.shape) > min(array.shape[:2]):
         raise ValueError(f"`kernel` must not exceed the image of {array.shape[:2]} pixels, got {known.shape}")
-    sharp = deconvolve_tiled(array, known, weight=weight, tile=tile)
+    sharp = deconvolve_tiled(array, known, method=method, weight=weight, tile=tile)
     return sharp[..., 0] if np.ndim(image) == 2 else sharp
 
 
@@ -252,7 +263,8 @@ def add_noise(key: Array | int, image: ArrayLike, spec: str) -> Array:
     Args:
         key: random key of JAX, or an integer seed.
         image: (h, w) or (h, w, c) in [0, 1]; integers are scaled.
-        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE" or "saturation"; a level may be low or high.
+        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE", "clipping:GAIN" or "saturation"; a level may
+            be low or high.
 
     Raises:
         ValueError: for another specification.

@@ -17,6 +17,7 @@ from jbid.runtime.commandline import (
     MAIN,
     RESEARCH,
     Assignments,
+    Deconvolve,
     JsonFile,
     KernelSize,
     Memory,
@@ -151,8 +152,8 @@ class MethodOptions(PresetOptions):
     """edges (default), selfdeblur (default if there is a preset), gkpile, explore or robust."""
     init: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """Initial kernel: edges, learned, uniform, random or an image file; join with + to alternate over seeds."""
-    deconvolve: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-deconvolve")] = None
-    """Deconvolve with the estimated kernel at the end (default: yes, unless noise is very high)."""
+    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
+    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,8 +238,8 @@ class ConditionsConfig(ScoringOptions, PresetOptions, BatchOptions):
     """Image set."""
     methods: Annotated[Words, Parameter(group=MAIN)] = ("robust", "selfdeblur")
     """Methods to compare (default: robust selfdeblur)."""
-    deconvolve: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-deconvolve")] = None
-    """Deconvolve with the estimated kernel at the end (default: yes, unless noise is very high)."""
+    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
+    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
     init: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """Initial kernel: edges, learned, uniform, random or an image file; join with + to alternate over seeds."""
 

@@ -34,7 +34,7 @@ def blur(
     kernel
         Image file of the kernel.
     noise
-        gaussian:SIGMA, impulse:PROBABILITY, shot:RATE (with a number, low or high), or saturation.
+        gaussian:SIGMA, impulse:PROBABILITY, shot:RATE, clipping:GAIN (with a number, low or high), or saturation.
     seed
         Random seed of the noise.
     out

@@ -37,6 +37,7 @@ def deblur(
     seeds: Annotated[Positive, Parameter(group=MAIN)] = None,
     kernel: Path | None = None,
     linear: bool = False,
+    highlights: Literal["clip", "compress", "keep"] | None = None,
     color: Literal["luma", "rgb"] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -68,6 +69,9 @@ def deblur(
         Image file of the kernel, if the blur is known.
     linear
         Restore in linear light, for sRGB photos.
+    highlights
+        Lights that come out brighter than white: clip (default); compress, with a soft shoulder; or keep, in a TIFF of
+        floating-point values.
     color
         Estimate from brightness alone (luma, the default) or from all three channels (rgb).
     resume
@@ -76,7 +80,7 @@ def deblur(
         With --resume: replace results that were made with other settings.
     """
     arguments = {"method": method, "kernel_size": kernel_size, "region": region, "n_seeds": seeds, "color": color}
-    source = (optimization, arguments | {"linear": linear or None})
+    source = (optimization, arguments | {"linear": linear or None, "highlights": highlights})
     return execute(lambda: _deblur(images, out, source, kernel, resume, overwrite, compute), compute.distributed)
 
 
@@ -263,7 +267,10 @@ class _Run:
         report: dict[str, Any] = {"input": path.name, "notes": list(job.photo.notes), **versions_and_device()}
         report["known_kernel"] = self.kernel_path.name if self.kernel_path else None
         report |= {"complete": restoration.is_complete, "identity": job.identity}
-        sharp = restoration.save(self.out, path.stem, photo=job.photo, suffix=output_suffix(path), report=report)
+        is_float = self.config.highlights == "keep"
+        suffix = ".tif" if is_float else output_suffix(path)
+        photo = job.photo._replace(bits=32) if is_float else job.photo
+        sharp = restoration.save(self.out, path.stem, photo=photo, suffix=suffix, report=report)
         for note in job.photo.notes:
             print(f"{path.stem}: {note}")
         if self.config.n_seeds > 1:

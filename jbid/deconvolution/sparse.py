@@ -184,21 +184,23 @@ def deconvolve_sparse(
     *,
     threshold: float = THRESHOLD,
     weight: Scalar | None = None,
+    highest: float = 1.0,
     **options: Any,
 ) -> Float[AnyArray, "h w c"]:
-    """Sharp image on the observed window, in [0, 1]: `sparse_latent` of an image with impulse noise.
+    """Sharp image on the observed window, in [0, highest]: `sparse_latent` of an image with impulse noise.
 
     Args:
         blurred: in [0, 1].
         kernel: normalized after values under `threshold` times the maximum are removed as noise.
         threshold: a small share, because larger ones cost accuracy (docs/development-notes.md).
         weight: of the gradient prior; None: `regularization_weight` of the noise level of luma.
+        highest: value that the result is clipped to; lights that were clipped in the image may come out above 1.
         **options: of `sparse_latent`.
     """
     kernel = normalize_kernel(kernel, threshold)
     weight = regularization_weight(estimate_noise(luma(remove_impulses(blurred)))) if weight is None else weight
     x = sparse_latent(blurred, kernel, weight=weight, **options)
-    return namespace(x).clip(crop_center(x, kernel.shape), 0, 1)
+    return namespace(x).clip(crop_center(x, kernel.shape), 0, highest)
 
 
 def deconvolve_gray(

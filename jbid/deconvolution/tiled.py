@@ -7,14 +7,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jbid.deconvolution.learned import contrast_scale, deconvolve_learned, is_in_range, kernel_levels
 from jbid.deconvolution.sparse import Clipped, deconvolve_sparse, regularization_weight
+from jbid.nets.deconvolver import FACTOR
 from jbid.ops.color import luma
-from jbid.ops.kernels import trim_zeros
+from jbid.ops.kernels import pad_to_odd_square, trim_zeros
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.runtime.compile import jit
 from jbid.runtime.parallel import runs_on_host
@@ -28,10 +30,12 @@ CLIPPED_OPTIONS: dict[str, Any] = {"per_channel": True, "rounds": 8, "iterations
 # of a tile: a third of the work of a whole image
 TILE_OPTIONS: dict[str, Any] = {"rounds": 4, "iterations": 10}
 
+Deconvolution = Literal["auto", "sparse", "learned"]
+
 
 @functools.cache
-def _deconvolver(**options: Any):
-    deconvolve = partial(deconvolve_sparse, **options)
+def _deconvolver(deconvolve: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    deconvolve = partial(deconvolve, **options)
     return deconvolve if runs_on_host() else jit(deconvolve)
 
 
@@ -100,24 +104,62 @@ def blend_tiles(
     return out
 
 
-def _effort(image: NDArray[np.float32], is_tiled: bool) -> Mapping[str, Any]:
-    """Options of `deconvolve_sparse`."""
-    if Clipped.of(image[::SAMPLED, ::SAMPLED]).bright.mean() > MANY_CLIPPED:
-        return CLIPPED_OPTIONS
-    return TILE_OPTIONS if is_tiled else {}
+class _Plan(NamedTuple):
+    """Deconvolution of all tiles of an image.
+
+    Attributes:
+        kernel: with an odd side, square if a network sees it.
+        deconvolve: a function of a tile, the kernel and `unknown`.
+    """
+
+    kernel: NDArray[np.float32]
+    deconvolve: Callable[..., Any]
+
+    @classmethod
+    def of(
+        cls,
+        image: NDArray[np.float32],
+        kernel: NDArray,
+        method: Deconvolution,
+        weight: float | None,
+        options: Mapping[str, Any] | None,
+        is_tiled: bool,
+    ) -> _Plan:
+        """Plan for an image, see `deconvolve_tiled`."""
+        k = np.asarray(trim_zeros(kernel), np.float32)
+        # one pixel of so many of a large image, whose luma would cost memory
+        sample = image[::SAMPLED, ::SAMPLED] if is_tiled else image
+        has_many_clipped = bool(Clipped.of(sample).bright.mean() > MANY_CLIPPED)
+        if options is None:
+            options = CLIPPED_OPTIONS if has_many_clipped else TILE_OPTIONS if is_tiled else {}
+        top, left = (max(0, n - TILE) // 2 for n in image.shape[:2])
+        middle = image[top : top + TILE, left : left + TILE]
+        noise = float(estimate_noise(luma(remove_impulses(middle))))
+        arguments = {"weight": float(regularization_weight(noise)) if weight is None else weight}
+        scale = contrast_scale(luma(sample)[..., 0])
+        is_learned = method == "learned"
+        if method == "auto":
+            is_learned = not has_many_clipped and is_in_range(k, noise * scale)
+        if not is_learned:
+            return cls(k, partial(_deconvolver(deconvolve_sparse, **options), **arguments))
+        k = pad_to_odd_square(k)
+        numbers = {"scale": scale, "noise": noise, "levels": kernel_levels(k / k.sum())}
+        return cls(k, partial(_deconvolver(deconvolve_learned, **options), **arguments, **numbers))
 
 
 def deconvolve_tiled(
     image: NDArray[np.float32],
     kernel: NDArray[np.float32],
     *,
+    method: Deconvolution = "auto",
     weight: float | None = None,
     tile: int = TILE,
     unknown: NDArray[np.bool_] | None = None,
+    highest: float = 1.0,
     options: Mapping[str, Any] | None = None,
     on_tile: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
-    """`deconvolve_sparse` of an image of any size, tile by tile; the memory beside the image depends on the tile only.
+    """Deconvolution of an image of any size, tile by tile; the memory beside the image depends on the tile only.
 
     Tiles overlap by 6 kernel sizes, at least 96 pixels. The outer third of an overlap lacks context and is left out;
     the rest is blended linearly. An image of at most `tile` pixels in both directions is restored at once.
@@ -125,24 +167,26 @@ def deconvolve_tiled(
     Args:
         image: (h, w, c) in [0, 1].
         kernel: (kh, kw).
+        method: "sparse": `deconvolve_sparse`; "learned": `deconvolve_learned`; "auto": learned, unless many pixels are
+            clipped or noise or kernel are beyond what the network was trained for.
         weight: of the gradient prior; None: by the noise level in the center of the image, the same for all tiles.
         tile: side of a tile in pixels.
         unknown: (h, w), True for pixels that do not count; None: all do.
+        highest: value that the result is clipped to.
         options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`), images
             with many clipped pixels more (`CLIPPED_OPTIONS`).
         on_tile: called with the number of finished tiles and their total.
     """
-    h, w = image.shape[:2]
-    image, k = np.asarray(image, np.float32), np.asarray(trim_zeros(kernel), np.float32)
-    if weight is None:
-        middle = image[max(0, h - TILE) // 2 :, max(0, w - TILE) // 2 :][:TILE, :TILE]
-        weight = float(regularization_weight(estimate_noise(luma(remove_impulses(middle)))))
+    (h, w), image = image.shape[:2], np.asarray(image, np.float32)
     is_tiled = max(h, w) > tile
-    deconvolver = _deconvolver(**(_effort(image, is_tiled) if options is None else options))
+    plan = _Plan.of(image, kernel, method, weight, options, is_tiled)
+    deconvolve = partial(plan.deconvolve, highest=highest)
     if not is_tiled:
-        return np.asarray(deconvolver(image, k, weight=weight, unknown=unknown))
-    overlap = max(96, 6 * max(k.shape))
-    rows, columns = (Axis(n, min(n, max(tile, 2 * overlap)), overlap) for n in (h, w))
+        return np.asarray(deconvolve(image, plan.kernel, unknown=unknown))
+    overlap = max(96, 6 * max(plan.kernel.shape))
+    side = max(tile, 2 * overlap)
+    # tiles begin at multiples of the network's unit, so that neighbors agree
+    rows, columns = (Axis(n, min(n, side + (n - side) % FACTOR), overlap, FACTOR) for n in (h, w))
     total = len(rows.starts()) * len(columns.starts())
     done = 0
 
@@ -150,7 +194,7 @@ def deconvolve_tiled(
         nonlocal done
         window = slice(top, top + rows.tile), slice(left, left + columns.tile)
         own = None if unknown is None else unknown[window]
-        result = np.asarray(deconvolver(image[window], k, weight=weight, unknown=own))
+        result = np.asarray(deconvolve(image[window], plan.kernel, unknown=own))
         done += 1
         if on_tile:
             on_tile(done, total)

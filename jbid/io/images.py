@@ -34,7 +34,7 @@ class Photo(NamedTuple):
 
     Attributes:
         image: (h, w, c) in [0, 1], c = 1 or 3, upright.
-        bits: 8 or 16, of the file to write.
+        bits: 8 or 16, of the file to write; 32: floating-point values, in a TIFF.
         alpha: (h, w) in [0, 1], or None.
         metadata: icc_profile, exif and xmp as bytes, dpi as a pair.
         notes: parts of the file that were left out or converted, one line each.
@@ -190,7 +190,7 @@ def write_image(path: str | Path, image: NDArray) -> None:
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:
-    """Write an image file with alpha and metadata, clipped and rounded.
+    """Write an image file with alpha and metadata, clipped and rounded; floating-point values (32 bits) as they are.
 
     Args:
         path: with the suffix of PNG, TIFF or JPEG. JPEG has 8 bits and no alpha.
@@ -201,14 +201,15 @@ def write_photo(path: str | Path, photo: Photo) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     is_jpeg = suffix in (".jpg", ".jpeg")
-    bits = 16 if photo.bits == 16 and not is_jpeg else 8
+    is_tiff = suffix in (".tif", ".tiff")
+    bits = 8 if is_jpeg else photo.bits if is_tiff else min(photo.bits, 16)
     pixels = _quantize(photo.image, bits)
     if photo.alpha is not None and not is_jpeg:
         pixels = np.concatenate([pixels, _quantize(photo.alpha[..., None], bits)], -1)
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     with atomic_write(path) as temporary:
-        if bits == 16 and suffix in (".tif", ".tiff"):
+        if bits > 8 and is_tiff:
             write_tiff(temporary, pixels, photo.metadata)
         elif bits == 16:
             write_deep_png(temporary, pixels, photo.metadata)
@@ -218,7 +219,9 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 
 
 def _quantize(x: NDArray, bits: int) -> NDArray:
-    """Values in [0, 1] as unsigned integers of 8 or 16 bits, clipped and rounded."""
+    """Values in [0, 1] as unsigned integers of 8 or 16 bits, clipped and rounded; 32 bits: as they are."""
+    if bits == 32:
+        return x.astype(np.float32, copy=False)
     kind = np.uint16 if bits == 16 else np.uint8
     # in blocks of rows: full-size temporaries would be three times the image
     out = np.empty(x.shape, kind)

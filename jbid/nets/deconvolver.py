@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 FACTOR = 4  # the sides of the input are multiples of it
 DILATIONS = (1, 2, 4, 1)  # of the convolutions at a quarter of the size
+HIDDEN = 16  # numbers that are made of the levels
+OUTPUT = 0.03  # standard deviation of corrections, about
 
 
 def _space_to_depth(x: Float[Array, "n h w c"]) -> Float[Array, "n H W 4*c"]:
@@ -42,21 +44,25 @@ class DeconvolutionNet(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Float[Array, "n h w c"], levels: Float[Array, "n d"]) -> Float[Array, "n h w"]:
-        """Return what is to be added to the first map.
+        """Return what is to be added to the deconvolved image.
 
         Args:
-            maps: of `jbid.deconvolution.learned.correction_maps`; sides are multiples of `FACTOR`.
-            levels: numbers that hold for the whole image.
+            maps: of `jbid.deconvolution.learned.correction_input`; sides are multiples of `FACTOR`.
+            levels: of it.
         """
-        x = _space_to_depth(maps)
-        x = (
-            nn.Conv(self.width, (3, 3))(x)
-            + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(levels)[:, None, None]
-        )
-        x = _activate(nn.Conv(self.width, (3, 3))(_activate(x)))
-        deep = _activate(nn.Conv(self.deep_width, (3, 3))(nn.avg_pool(x, (2, 2), (2, 2))))
+        hidden = _activate(nn.Dense(HIDDEN)(levels))
+
+        def convolve(x, width, dilation=1):
+            shift = nn.Dense(width)(hidden)[:, None, None]
+            return _activate(nn.Conv(width, (3, 3), kernel_dilation=dilation)(x) + shift)
+
+        x = convolve(_space_to_depth(maps), self.width)
+        x = x + convolve(x, self.width)
+        deep = convolve(nn.avg_pool(x, (2, 2), (2, 2)), self.deep_width)
         for dilation in DILATIONS:
-            deep = deep + _activate(nn.Conv(self.deep_width, (3, 3), kernel_dilation=dilation)(deep))
+            deep = deep + convolve(deep, self.deep_width, dilation)
         deep = jnp.repeat(jnp.repeat(deep, 2, 1), 2, 2)
-        x = _activate(nn.Conv(self.width, (3, 3))(jnp.concatenate([x, deep], -1)))
-        return _depth_to_space(nn.Conv(4, (3, 3), kernel_init=nn.initializers.zeros)(x))
+        x = x + convolve(jnp.concatenate([x, deep], -1), self.width)
+        x = x + convolve(x, self.width)
+        strength = 1 + nn.Dense(1, kernel_init=nn.initializers.zeros)(hidden)[..., None]
+        return OUTPUT * strength * _depth_to_space(nn.Conv(4, (3, 3), kernel_init=nn.initializers.zeros)(x))

@@ -38,3 +38,17 @@ def linear_to_srgb(light: NDArray) -> NDArray:
     """Invert `srgb_to_linear`."""
     light = np.maximum(light, 0)
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(light.dtype)
+
+
+def compress_highlights(image: NDArray, knee: float = 0.8) -> NDArray:
+    """Image in [0, 1]: values above `knee` are compressed, with slope 1 at the knee and the largest becoming white.
+
+    With t = (x - knee) / (1 - knee) and the largest value T of t, it is knee + (1 - knee) t (1 + t / T^2) / (1 + t)
+    (Reinhard et al. 2002, Photographic Tone Reproduction for Digital Images, Eq. 4). An image without values above 1
+    stays as it is.
+    """
+    largest = (float(image.max()) - knee) / (1 - knee)
+    if largest <= 1:
+        return image
+    t = np.maximum((image - knee) / (1 - knee), 0)
+    return np.where(image > knee, knee + (1 - knee) * t * (1 + t / largest**2) / (1 + t), image).astype(image.dtype)

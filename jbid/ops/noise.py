@@ -115,11 +115,17 @@ def saturation(key: Array, image: Float[Array, "h w 3"], gain: float = 2.0) -> F
     return gaussian_noise(key, saturated, 1e-4)
 
 
+def clipping(key: Array, image: Float[Array, "h w c"], gain: float) -> Float[Array, "h w c"]:
+    """min(1, gain x), an overexposed camera; of a blurred image y = min(1, k * (gain x)). Nothing is random."""
+    return jnp.minimum(gain * image, 1)
+
+
 NOISE_MODELS: dict[str, Callable[[Array, Array, float], Array]] = {
     "gaussian": gaussian_noise,
     "impulse": impulse_noise,
     "shot": shot_noise,
     "saturation": saturation,
+    "clipping": clipping,
 }
 # low and high levels of Zhuang et al., section 4.2.2 (the captions of its figures 21 and 22 have others); saturation
 # has a single one
@@ -128,6 +134,8 @@ NOISE_LEVELS: dict[str, tuple[float, float]] = {
     "impulse": (0.005, 0.08),
     "shot": (90, 25),
     "saturation": (2, 2),
+    # about the range in which Lai et al. 2016 stretched their saturated images
+    "clipping": (1.4, 1.8),
 }
 
 
@@ -160,7 +168,7 @@ def add_noise(key: Array, image: Float[Array, "h w c"], spec: str) -> Float[Arra
     Args:
         key: random key.
         image: in [0, 1].
-        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE" or "saturation".
+        spec: "gaussian:SIGMA", "impulse:PROBABILITY", "shot:RATE", "clipping:GAIN" or "saturation".
 
     Raises:
         ValueError: for another specification.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from jbid.runtime.commandline import RESEARCH, Assignments, Memory, Positive, Seconds
+from jbid.runtime.commandline import RESEARCH, Assignments, Deconvolve, Memory, Positive, Seconds
 
 
 @Parameter(name="*")
@@ -41,8 +41,8 @@ class OptimizationOptions:
     """First random seed (default: 0)."""
     patch: Annotated[int | None, Parameter(group=RESEARCH)] = None
     """Estimate from the most informative N x N pixels; 0: from the whole image."""
-    deconvolve: Annotated[bool | None, Parameter(group=RESEARCH, negative="--no-deconvolve")] = None
-    """Deconvolve with the estimated kernel at the end (default: yes, unless noise is very high)."""
+    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
+    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
     config: Annotated[Path | None, Parameter(group=RESEARCH)] = None
     """TOML file with options, see configs/."""
     set: Annotated[Assignments, Parameter(group=RESEARCH)] = ()

@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jbid.engine.wrappers import over_images
 from jbid.kernel_estimation.gain import GainPredictor
 from jbid.kernel_estimation.ranking import latent_images
 from jbid.kernel_estimation.search import clean_image
-from jbid.ops.color import linear_to_srgb, luma, rgb_to_ycbcr, ycbcr_to_rgb
+from jbid.ops.color import compress_highlights, linear_to_srgb, luma, rgb_to_ycbcr, ycbcr_to_rgb
 from jbid.ops.kernels import delta_kernel, pad_to_odd_square
 from jbid.ops.noise import estimate_noise
 from jbid.pipeline.config import Config, build
@@ -213,29 +214,35 @@ def _failure_warnings(selection: Selection) -> list[str]:
     return [f"all candidates failed the checks; the best of them is the answer ({failure})"] if failure else []
 
 
-def _deconvolve(
-    image: NDArray[np.float32], kernel: NDArray, unknown: NDArray[np.bool_] | None, context: RunContext
-) -> NDArray[np.float32]:
+def _deconvolve(prepared: PreparedImage, config: Config, kernel: NDArray, context: RunContext) -> NDArray[np.float32]:
     """`deconvolve_tiled`, with more contrast meanwhile for an image of little range, such as one in fog."""
+    image = prepared.image
+    deconvolve = partial(
+        deconvolve_tiled,
+        kernel=kernel,
+        method="auto" if isinstance(config.deconvolve, bool) else config.deconvolve,
+        unknown=None if prepared.kept is None else prepared.kept.writing,
+        highest=1.0 if config.highlights == "clip" else np.inf,
+        on_tile=context.on_tile,
+    )
     # of all values, so that a star on dark ground is not stretched beyond white and taken for clipped
     low, high = float(image.min()), float(image.max())
     if high - low >= USUAL_RANGE or high == low:
-        return deconvolve_tiled(image, kernel, unknown=unknown, on_tile=context.on_tile)
+        return deconvolve(image)
     scale, middle = USUAL_RANGE / (high - low), (high + low) / 2
     stretched = (0.5 + scale * (image - middle)).astype(np.float32)
-    restored = deconvolve_tiled(stretched, kernel, unknown=unknown, on_tile=context.on_tile)
-    return middle + (restored - 0.5) / scale
+    return middle + (deconvolve(stretched) - 0.5) / scale
 
 
 def _final_image(
     prepared: PreparedImage, config: Config, kernel: NDArray, network_image: NDArray | None, context: RunContext
 ) -> NDArray[np.float32]:
     if network_image is None:
-        unknown = None if prepared.kept is None else prepared.kept.writing
-        image = _deconvolve(prepared.image, kernel, unknown, context)
+        image = _deconvolve(prepared, config, kernel, context)
     elif config.color == "luma" and prepared.image.shape[-1] == 3:
         image = ycbcr_to_rgb(np.concatenate([network_image, rgb_to_ycbcr(prepared.image)[..., 1:]], -1))
     else:
         image = network_image
-    image = np.clip(image, 0, 1)
-    return linear_to_srgb(image) if config.linear else image
+    image = np.clip(image, 0, 1.0 if config.highlights == "clip" else np.inf)
+    image = linear_to_srgb(image) if config.linear else image
+    return compress_highlights(image) if config.highlights == "compress" else image

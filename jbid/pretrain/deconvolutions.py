@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -21,28 +22,32 @@ from skimage.registration import phase_cross_correlation
 from tqdm import tqdm
 
 from jbid.data.crops import find_images, split_indices
-from jbid.deconvolution.learned import contrast_scale, correction_maps, image_levels
+from jbid.deconvolution.learned import contrast_scale, correction_input, kernel_levels
 from jbid.deconvolution.sparse import Clipped, regularization_weight, sparse_deconvolution
 from jbid.deconvolution.tiled import TILE_OPTIONS
 from jbid.io.files import atomic_write
-from jbid.io.images import read_image
+from jbid.io.images import image_size, read_image
 from jbid.kernel_estimation.search import search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.camera import Degradation, degrade
 from jbid.ops.color import luma
-from jbid.ops.conv import pad_edge
+from jbid.ops.conv import crop_center, pad_edge
 from jbid.ops.kernels import extent, pad_to_odd_square, trim_zeros
 from jbid.ops.motion import kernel_of_extent
 from jbid.ops.noise import estimate_noise
 
-POOL_VERSION = 1  # to be raised when the pool changes, so that no earlier file is used
+POOL_VERSION = 2  # to be raised when the pool changes, so that no earlier file is used
 LARGEST_PHOTO = 352  # pixels; longest side of a photo
 NOISES = ((0.0005, 0.003, 0.008, 0.015, 0.03), (0.3, 0.25, 0.2, 0.15, 0.1))  # bounds and their shares
+SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at full resolution, by a Gaussian of
+SMOOTHED = (0.3, 1.2)  # pixels
 BRIGHT = 0.15  # share of photos brightened by up to
 BRIGHTEST = 1.8
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
 DIFFERENT = 0.985
 RIGHT = 0.6  # least similarity to the true kernel
+OTHERS = 2  # further photos with the same blur, because an estimate is what takes long
+RELATIVE_SIZE = 3  # least size of a photo over that of its kernel
 FEW = 0.3  # share of deconvolutions with the few iterations of a tile
 PHOTOS_OF_PROCESS = 50
 BORDER = 8  # pixels that no crop contains
@@ -87,13 +92,14 @@ class Item(NamedTuple):
     """One deconvolution of a blurred photo.
 
     Attributes:
-        kind: of the kernel: "true", "perturbed" or "estimated".
+        kind: of the kernel: "true", "perturbed", "estimated", or "other", estimated on another photo.
         similarity: of the kernel to the true one.
         extent: of the kernel in pixels.
         noise: bound of the noise of the photo.
-        scale: of all maps.
-        levels: of `image_levels`.
-        maps, sharp: (h, w, `MAPS`) and (h, w) of half precision.
+        scale: of all of the following.
+        image: (h, w), half precision, the sparse deconvolution.
+        maps, levels: of `correction_input`; half precision and single.
+        sharp: (h, w), half precision.
     """
 
     kind: str
@@ -101,9 +107,23 @@ class Item(NamedTuple):
     extent: int
     noise: float
     scale: float
-    levels: NDArray[np.float32]
+    image: NDArray[np.float16]
     maps: NDArray[np.float16]
+    levels: NDArray[np.float32]
     sharp: NDArray[np.float16]
+
+
+class Blurred(NamedTuple):
+    """A blurred photo.
+
+    Attributes:
+        sharp, blurred: (h, w) in [0, 1].
+        noise: bound of its noise.
+    """
+
+    sharp: NDArray[np.float32]
+    blurred: NDArray[np.float32]
+    noise: float
 
 
 def perturb_kernel(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -128,15 +148,24 @@ def _estimates(blurred: NDArray[np.float32], kernel: NDArray[np.float32]) -> lis
     return found
 
 
-def draw_photo(
-    config: Config, files: Sequence[Path], index: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
-    """Sharp photo of a number, blurred photo, kernel and bound of the noise; the same ones each time."""
-    rng = np.random.default_rng([config.seed, index])
-    photo = luma(read_image(files[int(rng.integers(len(files)))]))[..., 0]
+def draw_kernel(config: Config, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Simulated kernel of a random extent."""
+    size = np.exp(rng.uniform(np.log(config.least), np.log(config.largest)))
+    return kernel_of_extent(size, int(rng.integers(2**31)))
+
+
+@functools.cache
+def _least_side(path: Path) -> int:
+    return min(image_size(path))
+
+
+def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.random.Generator) -> Blurred:
+    """Random part of a random photo, blurred; among photos large enough for the kernel, if there are any."""
+    fits = [path for path in files if _least_side(path) >= RELATIVE_SIZE * kernel.shape[0]] or files
+    photo = luma(read_image(fits[int(rng.integers(len(fits)))]))[..., 0]
     photo = photo[:, ::-1] if rng.random() < 0.5 else photo
-    size = np.exp(rng.uniform(np.log(config.least), np.log(min(config.largest, min(photo.shape) / 3))))
-    kernel = kernel_of_extent(size, int(rng.integers(2**31)))
+    if rng.random() < SMOOTH:
+        photo = scipy.ndimage.gaussian_filter(photo, rng.uniform(*SMOOTHED))
     top, left = (int(rng.integers(max(0, n - LARGEST_PHOTO) + 1)) for n in photo.shape)
     photo = photo[top : top + LARGEST_PHOTO, left : left + LARGEST_PHOTO]
     if rng.random() < BRIGHT:
@@ -147,7 +176,7 @@ def draw_photo(
     key = jax.random.key(int(rng.integers(2**31)))
     blurred = np.asarray(degrade(key, jnp.asarray(blurred), bounds))
     (h, w), half = blurred.shape, kernel.shape[0] // 2
-    return np.clip(photo[half : half + h, half : half + w], 0, 1).astype(np.float32), blurred, kernel, noise
+    return Blurred(np.clip(photo[half : half + h, half : half + w], 0, 1).astype(np.float32), blurred, noise)
 
 
 def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,40 +186,42 @@ def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> N
     return scipy.ndimage.shift(sharp, shift, order=5, mode="nearest")
 
 
+def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray, is_short: bool) -> Item:
+    """Deconvolution of a photo; `is_short`: with the few iterations of a tile."""
+    y, k = photo.blurred[..., None], pad_to_odd_square(kernel)
+    noise, scale = float(estimate_noise(y)), contrast_scale(photo.blurred)
+    latent = sparse_deconvolution(
+        y,
+        k,
+        pad_edge(y, k.shape),
+        weight=float(regularization_weight(noise)),
+        clipped=Clipped.of(y),
+        **(TILE_OPTIONS if is_short else {}),
+    )
+    image = crop_center(latent, k.shape)[..., 0]
+    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=noise, levels=kernel_levels(k))
+    target = photo.sharp if kind == "true" else _shift_to(photo.sharp, image)
+    similarity, inside = kernel_similarity(k, true_kernel), (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    scaled = [(x * scale)[inside].astype(np.float16) for x in (image, target)]
+    maps = given.maps[inside].astype(np.float16)
+    return Item(kind, similarity, extent(k), photo.noise, scale, scaled[0], maps, given.levels, scaled[1])
+
+
 def make_items(config: Config, files: Sequence[Path], index: int) -> list[Item]:
-    """Deconvolutions of the photo of a number: with the true kernel, a perturbed one and jbid's own estimates."""
-    sharp, blurred, kernel, noise = draw_photo(config, files, index)
-    rng = np.random.default_rng([config.seed, index, 1])
-    kernels = [("true", trim_zeros(kernel)), ("perturbed", perturb_kernel(kernel, rng))]
-    kernels += [("estimated", k) for k in _estimates(blurred, kernel)]
-    noise_level, scale = estimate_noise(blurred[..., None]), contrast_scale(blurred)
-    level, weight = float(noise_level), float(regularization_weight(noise_level))
+    """Deconvolutions of a blurred photo and `OTHERS` more with the same blur; the same for the same number.
+
+    The kernels are the true one, a perturbed one and estimates on the first photo.
+    """
+    rng = np.random.default_rng([config.seed, index])
+    true_kernel = draw_kernel(config, rng)
+    first = blur_photo(files, true_kernel, rng)
+    estimates = _estimates(first.blurred, true_kernel)
     items = []
-    for kind, k in kernels:
-        k = pad_to_odd_square(k)
-        latent = sparse_deconvolution(
-            blurred[..., None],
-            k,
-            pad_edge(blurred[..., None], k.shape),
-            weight=weight,
-            clipped=Clipped.of(blurred[..., None]),
-            **(TILE_OPTIONS if rng.random() < FEW else {}),
-        )[..., 0]
-        maps = correction_maps(blurred, k, latent, scale)
-        target = sharp if kind == "true" else _shift_to(sharp, maps[..., 0] / scale)
-        inside = slice(BORDER, -BORDER), slice(BORDER, -BORDER)
-        items.append(
-            Item(
-                kind,
-                kernel_similarity(k, kernel),
-                extent(k),
-                noise,
-                scale,
-                image_levels(level, scale, k),
-                maps[inside].astype(np.float16),
-                (target * scale)[inside].astype(np.float16),
-            )
-        )
+    for i in range(1 + OTHERS):
+        photo = blur_photo(files, true_kernel, rng) if i else first
+        kernels = [("true", trim_zeros(true_kernel)), ("perturbed", perturb_kernel(true_kernel, rng))]
+        kernels += [("other" if i else "estimated", k) for k in estimates]
+        items += [_deconvolve(photo, true_kernel, kind, k, bool(rng.random() < FEW)) for kind, k in kernels]
     return items
 
 

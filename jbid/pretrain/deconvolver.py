@@ -12,7 +12,7 @@ import optax
 from jax import Array
 from numpy.typing import NDArray
 
-from jbid.deconvolution.learned import MAPS
+from jbid.deconvolution.learned import LEVELS, MAPS
 from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
 from jbid.pretrain.deconvolutions import Config, Item, pool
 from jbid.pretrain.loop import State, Training, descend
@@ -23,14 +23,14 @@ class Batch(NamedTuple):
     """Crops of a step.
 
     Attributes:
-        maps: (n, h, w, `MAPS`), of `correction_maps`.
-        levels: (n, 2), of `image_levels`.
-        sharp: (n, h, w), scaled as the maps.
+        image, sharp: (n, h, w), scaled.
+        maps, levels: (n, h, w, `MAPS`) and (n, `LEVELS`), of `correction_input`.
     """
 
+    image: Any
+    sharp: Any
     maps: Any
     levels: Any
-    sharp: Any
 
 
 def _turn(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -41,7 +41,7 @@ def _turn(batch: Batch, rng: np.random.Generator) -> Batch:
         x = np.rot90(x, quarter, (1, 2))
         return np.ascontiguousarray(x[:, :, ::-1] if is_mirrored else x)
 
-    return Batch(turn(batch.maps), batch.levels, turn(batch.sharp))
+    return Batch(turn(batch.image), turn(batch.sharp), turn(batch.maps), batch.levels)
 
 
 class TrainingState(NamedTuple):
@@ -76,12 +76,12 @@ class _Deconvolver:
     def init(self, key: Array) -> TrainingState:
         key, net_key = jax.random.split(key)
         side = self.config.crop
-        variables = dict(self.net.init(net_key, jnp.zeros((1, side, side, MAPS)), jnp.zeros((1, 2))))
+        variables = dict(self.net.init(net_key, jnp.zeros((1, side, side, MAPS)), jnp.zeros((1, LEVELS))))
         return TrainingState(State(key, variables, self.tx.init(variables["params"])), variables)
 
     def step(self, state: TrainingState, batch: Batch, t: Array) -> tuple[TrainingState, Array]:
         def loss(params):
-            found = batch.maps[..., 0] + self.net.apply({"params": params}, batch.maps, batch.levels)
+            found = batch.image + self.net.apply({"params": params}, batch.maps, batch.levels)
             error = jnp.mean((found - batch.sharp) ** 2, (1, 2))
             return jnp.mean(10 * jnp.log10(error + 1e-6))
 
@@ -99,7 +99,7 @@ class _Deconvolver:
             item = self.items[i]
             top, left = (int(rng.integers(n - side + 1)) for n in item.sharp.shape)
             window = slice(top, top + side), slice(left, left + side)
-            rows.append((item.maps[window], item.levels, item.sharp[window]))
+            rows.append((item.image[window], item.sharp[window], item.maps[window], item.levels))
         return _turn(Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows))), rng)
 
     def measure(self, state: TrainingState) -> dict[str, float]:
@@ -107,7 +107,7 @@ class _Deconvolver:
         metrics: dict[str, list[float]] = {}
         for item in self.held_out:
             learned = self._apply(state, item)
-            for name, x in (("sparse", item.maps[..., 0]), ("learned", learned)):
+            for name, x in (("sparse", item.image), ("learned", learned)):
                 x, sharp = (np.clip(v.astype(np.float32) / item.scale, 0, 1) for v in (x, item.sharp))
                 metrics.setdefault(f"psnr_{name}_{item.kind}", []).append(-10 * np.log10(np.mean((x - sharp) ** 2)))
         return {name: float(np.mean(values)) for name, values in sorted(metrics.items())}
@@ -118,13 +118,13 @@ class _Deconvolver:
         padding = [(0, -n % (16 * FACTOR)) for n in (h, w)]
         maps = np.pad(item.maps.astype(np.float32), [*padding, (0, 0)])
         correction = self.predict(state.mean, maps[None], item.levels[None])[0]
-        return item.maps[..., 0] + np.asarray(correction)[:h, :w]
+        return item.image + np.asarray(correction)[:h, :w]
 
     def samples(self, state: TrainingState) -> NDArray:
         """Sparse, learned and sharp crops."""
         images, side = [], self.config.crop
         for item in [item for item in self.held_out if min(item.sharp.shape) >= side][:8]:
-            scaled: list[NDArray] = [item.maps[..., 0], self._apply(state, item), item.sharp]
+            scaled: list[NDArray] = [item.image, self._apply(state, item), item.sharp]
             images.append([np.clip(x[:side, :side].astype(np.float32) / item.scale, 0, 1) for x in scaled])
         return np.concatenate([np.stack(row) for row in zip(*images)])
 

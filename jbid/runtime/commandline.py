@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -122,6 +122,7 @@ Region = Annotated[tuple[int, ...] | None, Parameter(converter=_convert(_region)
 Memory = Annotated[int | None, Parameter(converter=_convert(_memory))]
 JsonFile = Annotated[Path, Parameter(converter=_convert(_name(".json")))]
 PngFile = Annotated[Path, Parameter(converter=_convert(_name(".png")))]
+Deconvolve = Annotated[bool | Literal["auto", "sparse", "learned"] | None, Parameter(negative="--no-deconvolve")]
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 Assignments = Annotated[tuple[str, ...], Parameter(show_default=False)]
 

@@ -9,14 +9,15 @@ import pytest
 from skimage import data
 
 from jbid.deconvolution.learned import (
+    LEVELS,
     MAPS,
     contrast_scale,
-    correction_maps,
+    correction_input,
     deconvolve_learned,
-    image_levels,
+    kernel_levels,
 )
 from jbid.deconvolution.sparse import deconvolve_sparse
-from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
+from jbid.nets.deconvolver import FACTOR, OUTPUT, DeconvolutionNet
 from jbid.ops.conv import blur
 from jbid.ops.motion import kernel_of_extent
 from jbid.pretrain.loop import ship
@@ -33,7 +34,7 @@ def scene():
 def network_folder(folder, last):
     """Weights of a small network whose correction is `last` everywhere."""
     net = DeconvolutionNet(8, 8)
-    variables = dict(net.init(jax.random.key(0), jnp.zeros((1, 8, 8, MAPS)), jnp.zeros((1, 2))))
+    variables = dict(net.init(jax.random.key(0), jnp.zeros((1, 8, 8, MAPS)), jnp.zeros((1, LEVELS))))
     params = dict(variables["params"])
     *_, name = sorted((n for n in params if n.startswith("Conv_")), key=lambda n: int(n.split("_")[1]))
     params[name] = {**params[name], "bias": jnp.full(4, last)}
@@ -41,42 +42,57 @@ def network_folder(folder, last):
     return folder
 
 
-def test_maps_of_both_array_types(scene):
-    sharp, kernel, blurred = scene
-    scale = contrast_scale(blurred[..., 0])
-    host = correction_maps(blurred[..., 0], kernel, sharp[..., 0], scale)
-    device = jax.jit(correction_maps)(*(jnp.asarray(v) for v in (blurred[..., 0], kernel, sharp[..., 0])), scale)
-    assert host.dtype == np.float32 and host.shape == (*blurred.shape[:2], MAPS)
-    np.testing.assert_allclose(host, device, atol=1e-5)
+def given(blurred, kernel, latent, **options):
+    numbers = {"scale": contrast_scale(blurred), "noise": 0.001, "levels": kernel_levels(kernel)}
+    return correction_input(blurred, kernel, latent, **(numbers | options))
 
 
-def test_residual_shows_a_wrong_kernel_and_not_a_clipped_pixel(scene):
+def test_input_of_both_array_types(scene):
     sharp, kernel, blurred = scene
     y, x = blurred[..., 0], sharp[..., 0]
-    assert np.abs(correction_maps(y, kernel, x, 1.0)[..., -1]).max() < 1e-4
-    assert np.abs(correction_maps(y, np.flip(kernel), x, 1.0)[..., -1]).max() > 0.01
+    host = given(y, kernel, x)
+    scale, levels = contrast_scale(y), kernel_levels(kernel)
+    compiled = jax.jit(lambda *args: correction_input(*args, scale=scale, noise=0.001, levels=levels))
+    device = compiled(*(jnp.asarray(v) for v in (y, kernel, x)))
+    assert host.maps.dtype == host.levels.dtype == np.float32
+    assert host.maps.shape == (*y.shape, MAPS) and host.levels.shape == (LEVELS,)
+    for a, b in zip(host, device):
+        np.testing.assert_allclose(a, b, atol=2e-2 * np.abs(a).max())
+
+
+def test_residual_shows_a_wrong_kernel_and_neither_clipped_nor_unknown_pixels(scene):
+    sharp, kernel, blurred = scene
+    y, x = blurred[..., 0], sharp[..., 0]
+    right, wrong = given(y, kernel, x), given(y, np.flip(kernel), x)
+    assert np.abs(right.maps[..., -1]).max() < 0.05 < 1 < np.abs(wrong.maps[..., -1]).max()
+    assert wrong.levels[1] > right.levels[1] + 3
     bright = 3 * x
     clipped = np.minimum(np.asarray(blur(bright[..., None], kernel))[..., 0], 1)
     assert (clipped == 1).mean() > 0.1
-    assert np.abs(correction_maps(clipped, kernel, bright, 1.0)[..., -1]).max() < 1e-4
+    assert np.abs(given(clipped, kernel, bright).maps[..., -1]).max() < 0.05
+    unknown = np.zeros(y.shape, bool)
+    unknown[40:60, 50:70] = True
+    painted = np.where(unknown, 0.9, y)
+    assert np.abs(given(painted, kernel, x, unknown=unknown).maps[..., -1]).max() < 0.05
+    assert np.abs(given(painted, kernel, x).maps[..., -1]).max() > 1
 
 
 def test_correction_is_added_to_all_channels(scene, tmp_path):
     _, kernel, blurred = scene
     scale, weight = 0.8, 1e-4
-    options = {"scale": scale, "levels": image_levels(0.001, scale, kernel), "weight": weight, "rounds": 2}
+    options = {"scale": scale, "noise": 0.001, "levels": kernel_levels(kernel), "weight": weight, "rounds": 2}
     nothing = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "zero", 0.0), **options)
     sparse = deconvolve_sparse(blurred, kernel, weight=weight, rounds=2)
     np.testing.assert_allclose(nothing, sparse, atol=1e-6)
-    brighter = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "more", 0.125), **options)
+    brighter = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "more", 4.0), **options)
     is_inside = (nothing > 0) & (nothing < 1)  # what was cut off is unknown
-    np.testing.assert_allclose(brighter[is_inside], np.minimum(nothing + 0.125 / scale, 1)[is_inside], atol=1e-5)
+    np.testing.assert_allclose(brighter[is_inside], np.minimum(nothing + OUTPUT * 4 / scale, 1)[is_inside], atol=1e-5)
 
 
 def test_network_shifts_with_the_image(tmp_path):
     net = DeconvolutionNet(8, 8)
     maps = np.random.default_rng(0).standard_normal((1, 160, 160, MAPS)).astype(np.float32)
-    levels = jnp.ones((1, 2))
+    levels = jnp.ones((1, LEVELS))
     variables = net.init(jax.random.key(1), maps, levels)
     key = jax.random.key(2)
     variables = jax.tree.map(lambda v: v + 0.1 * jax.random.normal(key, v.shape), variables)

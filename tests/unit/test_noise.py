@@ -17,6 +17,7 @@ from jbid.ops.motion import gaussian_process_kernel
 from jbid.ops.noise import (
     NOISE_LEVELS,
     NOISE_MODELS,
+    add_noise,
     detect_impulses,
     estimate_noise,
     gaussian_noise,
@@ -72,7 +73,14 @@ def test_same_key_same_noise(model):
     x = jax.random.uniform(KEY, (30, 30, 3))
     a, b, c = (NOISE_MODELS[model](jax.random.key(s), x, NOISE_LEVELS[model][1]) for s in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
-    assert (a != c).any() and a.min() >= 0 and a.max() <= 1
+    assert (a != c).any() == (model != "clipping") and a.min() >= 0 and a.max() <= 1
+
+
+def test_clipped_light_is_brightened_before_the_blur(scene):
+    x, kernel, clean = scene
+    expected = np.minimum(blur(1.6 * x, kernel), 1)
+    assert 0.01 < (expected == 1).mean() < 0.9
+    np.testing.assert_allclose(add_noise(KEY, clean, "clipping:1.6"), expected, atol=1e-6)
 
 
 def test_noise_specifications_are_parsed():
