@@ -71,15 +71,15 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 400
-    held_out: int = 40
+    problems: int = 260
+    held_out: int = 24
     least: float = 5
     largest: float = 90
     width: int = 32
     deep_width: int = 48
     steps: int = 8000
     batch: int = 8
-    crop: int = 128
+    crop: int = 96
     rate: float = 1e-3
     warm_up: int = 200
     decay: float = 1e-4
@@ -189,7 +189,7 @@ def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> N
 def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray, is_short: bool) -> Item:
     """Deconvolution of a photo; `is_short`: with the few iterations of a tile."""
     y, k = photo.blurred[..., None], pad_to_odd_square(kernel)
-    noise, scale = float(estimate_noise(y)), contrast_scale(photo.blurred)
+    noise, scale = estimate_noise(y), contrast_scale(photo.blurred)
     latent = sparse_deconvolution(
         y,
         k,
@@ -199,7 +199,7 @@ def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray
         **(TILE_OPTIONS if is_short else {}),
     )
     image = crop_center(latent, k.shape)[..., 0]
-    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=noise, levels=kernel_levels(k))
+    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=float(noise), levels=kernel_levels(k))
     target = photo.sharp if kind == "true" else _shift_to(photo.sharp, image)
     similarity, inside = kernel_similarity(k, true_kernel), (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     scaled = [(x * scale)[inside].astype(np.float16) for x in (image, target)]

@@ -98,8 +98,12 @@ def tile_bar(description: str, interrupt: Interrupt) -> Iterator[Callable[[int, 
 
         def on_tile(done: int, total: int) -> None:
             if done == 1:
+                # the clock starts after the first tile, which compiles programs
                 bar.reset(total)
-            bar.update()
+                bar.n = bar.last_print_n = bar.initial = 1
+                bar.refresh()
+            else:
+                bar.update()
             interrupt.check()
 
         yield on_tile

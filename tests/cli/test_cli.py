@@ -109,6 +109,23 @@ def test_alpha_bit_depth_and_format_are_kept(photo, kernel_file, tmp_path):
     assert tifffile.imread(tmp_path / "out" / "b_sharp.tif").dtype == np.uint16
 
 
+def test_lights_above_white_are_clipped_compressed_or_kept(kernel_file, tmp_path):
+    lamps = np.full((80, 90, 1), 0.1, np.float32)
+    lamps[40:43, 30:33] = lamps[20:24, 60:64] = 6
+    kernel = read_kernel(kernel_file)
+    write_image(tmp_path / "night.png", np.minimum(np.asarray(blur(lamps, kernel)), 1))
+    args = ["deblur", str(tmp_path / "night.png"), "--kernel", str(kernel_file), "--highlights"]
+    for choice in ("clip", "compress", "keep"):
+        assert main([*args, choice, "--out", str(tmp_path / choice)]) == 0
+    kept = tifffile.imread(tmp_path / "keep" / "night_sharp.tif")
+    clipped, compressed = (read_image(tmp_path / c / "night_sharp.png")[..., 0] for c in ("clip", "compress"))
+    assert kept.dtype == np.float32 and kept.max() > 1.5
+    np.testing.assert_allclose(clipped, np.minimum(kept, 1), atol=0.51 / 255)
+    is_dark = kept < 0.7
+    np.testing.assert_allclose(compressed[is_dark], kept[is_dark], atol=0.51 / 255)
+    assert compressed.max() == 1 and (compressed == 1).sum() < (clipped == 1).sum()
+
+
 def test_nothing_is_lost_to_a_bad_second_run(capsys, photo, tmp_path):
     out = tmp_path / "out"
     args = ["deblur", str(photo), "--out", str(out), *TINY]

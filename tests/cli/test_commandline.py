@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 from skimage import io
+from tqdm import tqdm
 
 from jbid.cli.main import app, main
 from jbid.io.images import write_image
 from jbid.runtime import commandline
 from jbid.runtime.commandline import create_app, run
+from jbid.runtime.console import Interrupt, tile_bar
 from tests.helpers import ROOT
 
 COMMANDS = ("deblur", "blur", "kernels", "pretrain", "transfer", "augment", "demo")
@@ -295,3 +297,17 @@ def test_errors_have_the_flags_of_the_running_command(capsys):
 
 def test_commands_are_complete():
     assert set(COMMANDS) == {name for name in app if not name.startswith("-")}
+
+
+def test_remaining_time_of_tiles_leaves_out_the_first(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    rates = []
+    with tile_bar("photo", Interrupt()) as on_tile:
+        (bar,) = tqdm._instances
+        for done in range(1, 6):
+            # the first one compiles programs
+            now[0] += 20 if done == 1 else 4
+            on_tile(done, 10)
+            rates.append(bar.format_dict["rate"])
+    assert rates[0] is None and rates[1:] == pytest.approx([0.25] * 4)

@@ -18,7 +18,7 @@ from jbid.io.images import (
     write_kernel,
     write_photo,
 )
-from jbid.ops.color import linear_to_srgb, luma, rgb_to_ycbcr, srgb_to_linear, ycbcr_to_rgb
+from jbid.ops.color import compress_highlights, linear_to_srgb, luma, rgb_to_ycbcr, srgb_to_linear, ycbcr_to_rgb
 
 
 def rng():
@@ -140,6 +140,24 @@ def test_linear_light_round_trip():
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-6)
     # the middle gray of sRGB
     assert srgb_to_linear(np.float32([0.5]))[0] == pytest.approx(0.21404, abs=1e-4)
+
+
+def test_highlights_are_compressed_smoothly():
+    values = np.linspace(0, 3, 301).astype(np.float32)[:, None, None]
+    out = compress_highlights(values, knee=0.8)
+    np.testing.assert_array_equal(out[values <= 0.8], values[values <= 0.8])
+    assert out.max() == pytest.approx(1, abs=1e-6) and (np.diff(out, axis=0) > 0).all()
+    # slope 1 at the knee
+    assert np.diff(out, axis=0).max() < 0.0101
+    np.testing.assert_array_equal(compress_highlights(values[:101]), values[:101])
+
+
+def test_values_above_white_are_kept_in_a_floating_point_tiff(tmp_path):
+    image = 2 * rng().random((5, 6, 3)).astype(np.float32)
+    for name in ("a.tif", "a.png", "a.jpg"):
+        write_photo(tmp_path / name, Photo(image, 32))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), np.minimum(image, 1), atol=1 / 65535)
 
 
 def test_floating_point_color_is_read(tmp_path):
