@@ -45,8 +45,12 @@ class _Problem(NamedTuple):
         """The loss and the estimate that it belongs to."""
         estimate = self.estimate(params, state.code, key)
         reblurred = self.forward(estimate.image, estimate.kernel)
+        # a clipped pixel shows a bound: y = min(1, k * x)
+        is_beyond = ((blurred >= CLIPPED[1]) & (reblurred > blurred)) | (
+            (blurred <= CLIPPED[0]) & (reblurred < blurred)
+        )
         # an unknown pixel shows the model's own prediction, so it has no residual and no gradient
-        observed = jnp.where(jnp.isnan(blurred), jax.lax.stop_gradient(reblurred), blurred)
+        observed = jnp.where(jnp.isnan(blurred) | is_beyond, jax.lax.stop_gradient(reblurred), blurred)
         value = self.loss(estimate, reblurred, observed, t)
         return (value if self.penalty is None else value + self.penalty(params.image)), estimate
 

@@ -37,10 +37,13 @@ from jbid.ops.motion import kernel_of_extent
 from jbid.ops.noise import estimate_noise
 
 POOL_VERSION = 2  # to be raised when the pool changes, so that no earlier file is used
-LARGEST_PHOTO = 352  # pixels; longest side of a photo
+LARGEST_PHOTO = 288  # pixels; longest side of a photo
 NOISES = ((0.0005, 0.003, 0.008, 0.015, 0.03), (0.3, 0.25, 0.2, 0.15, 0.1))  # bounds and their shares
 SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at full resolution, by a Gaussian of
 SMOOTHED = (0.3, 1.2)  # pixels
+# share of photos whose blur differs from one side to the other, as that of a camera which rolls: up to
+VARIED = 0.4
+TURNS, STRETCHES = (-0.06, 0.06), (0.95, 1.05)  # radians and factors
 BRIGHT = 0.15  # share of photos brightened by up to
 BRIGHTEST = 1.8
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
@@ -71,7 +74,7 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 260
+    problems: int = 220
     held_out: int = 24
     least: float = 5
     largest: float = 90
@@ -159,6 +162,24 @@ def _least_side(path: Path) -> int:
     return min(image_size(path))
 
 
+def _turned(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Kernel turned and stretched a little about its center, with sum one."""
+    turn, stretch, middle = rng.uniform(*TURNS), rng.uniform(*STRETCHES), (kernel.shape[0] - 1) / 2
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / stretch
+    turned = scipy.ndimage.affine_transform(kernel, matrix, middle - matrix @ [middle, middle], order=1)
+    return turned / turned.sum()
+
+
+def _blur(photo: NDArray[np.float32], kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Blurred photo; for a share `VARIED` of them a blend of two kernels across or down the image."""
+    if rng.random() >= VARIED:
+        return scipy.signal.fftconvolve(photo, kernel, "valid").astype(np.float32)
+    first, second = (scipy.signal.fftconvolve(photo, _turned(kernel, rng), "valid") for _ in range(2))
+    axis = int(rng.integers(2))
+    ramp = np.expand_dims(np.linspace(0, 1, first.shape[axis]), 1 - axis)
+    return (first + ramp * (second - first)).astype(np.float32)
+
+
 def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.random.Generator) -> Blurred:
     """Random part of a random photo, blurred; among photos large enough for the kernel, if there are any."""
     fits = [path for path in files if _least_side(path) >= RELATIVE_SIZE * kernel.shape[0]] or files
@@ -171,7 +192,7 @@ def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.rando
     if rng.random() < BRIGHT:
         photo = photo * rng.uniform(1, BRIGHTEST)
     noise = float(rng.choice(NOISES[0], p=NOISES[1]))
-    blurred = scipy.signal.fftconvolve(photo, kernel, "valid").astype(np.float32)
+    blurred = _blur(photo, kernel, rng)
     bounds = Degradation(noise=noise, jpeg=75 if rng.random() < 0.25 else 100, rounded=True)
     key = jax.random.key(int(rng.integers(2**31)))
     blurred = np.asarray(degrade(key, jnp.asarray(blurred), bounds))
