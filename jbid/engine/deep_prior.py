@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jbid.deconvolution.sparse import CLIPPED
 from jbid.engine.updates import Updates, joint
 from jbid.ops.conv import blur, crop_center
 from jbid.ops.kernels import normalize_kernel

@@ -43,7 +43,7 @@ SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at 
 SMOOTHED = (0.3, 1.2)  # pixels
 # share of photos whose blur differs from one side to the other, as that of a camera which rolls: up to
 VARIED = 0.4
-TURNS, STRETCHES = (-0.06, 0.06), (0.95, 1.05)  # radians and factors
+TURNS, STRETCHES = (-0.03, 0.03), (0.98, 1.02)  # radians and factors
 BRIGHT = 0.15  # share of photos brightened by up to
 BRIGHTEST = 1.8
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
@@ -74,7 +74,7 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 220
+    problems: int = 260
     held_out: int = 24
     least: float = 5
     largest: float = 90
