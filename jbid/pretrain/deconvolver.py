@@ -19,6 +19,10 @@ from jbid.pretrain.loop import State, Training, descend
 from jbid.runtime.compile import jit
 
 
+LEAST_ERROR = 1e-6  # added to squared errors
+WORSE = 1.0  # additional weight of a crop that the network makes worse
+
+
 class Batch(NamedTuple):
     """Crops of a step.
 
@@ -82,8 +86,9 @@ class _Deconvolver:
     def step(self, state: TrainingState, batch: Batch, t: Array) -> tuple[TrainingState, Array]:
         def loss(params):
             found = batch.image + self.net.apply({"params": params}, batch.maps, batch.levels)
-            error = jnp.mean((found - batch.sharp) ** 2, (1, 2))
-            return jnp.mean(10 * jnp.log10(error + 1e-6))
+            errors = [jnp.mean((x - batch.sharp) ** 2, (1, 2)) + LEAST_ERROR for x in (found, batch.image)]
+            decibels = 10 * jnp.log10(errors[0] / errors[1])
+            return jnp.mean(decibels + WORSE * jnp.maximum(decibels, 0))
 
         inner, value = descend(self.tx, state.state, loss)
         # at first the mean of all, so that the random weights of the beginning do not stay in it
@@ -130,7 +135,9 @@ class _Deconvolver:
 
 
 def training(config: Config, folder: Path) -> Training:
-    """Training of a `DeconvolutionNet` on the mean of 10 log10 of the squared error of each crop, by AdamW.
+    """Training of a `DeconvolutionNet` by AdamW.
+
+    The loss of a crop is d + `WORSE` max(d, 0), d = 10 log10 of the squared error over that of the sparse deconvolution.
 
     Raises:
         ValueError: for wrong settings, or a folder without photos.
