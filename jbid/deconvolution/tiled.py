@@ -17,7 +17,7 @@ from jbid.deconvolution.sparse import Clipped, deconvolve_sparse, regularization
 from jbid.nets.deconvolver import FACTOR
 from jbid.ops.color import luma
 from jbid.ops.kernels import pad_to_odd_square, trim_zeros
-from jbid.ops.noise import estimate_noise, remove_impulses
+from jbid.ops.noise import estimate_error, remove_impulses
 from jbid.runtime.compile import jit
 from jbid.runtime.parallel import runs_on_host
 
@@ -134,16 +134,16 @@ class _Plan(NamedTuple):
             options = CLIPPED_OPTIONS if has_many_clipped else TILE_OPTIONS if is_tiled else {}
         top, left = (max(0, n - TILE) // 2 for n in image.shape[:2])
         middle = image[top : top + TILE, left : left + TILE]
-        noise = estimate_noise(luma(remove_impulses(middle)))
-        arguments = {"weight": float(regularization_weight(noise)) if weight is None else weight}
+        noise = estimate_error(luma(remove_impulses(middle)))
+        arguments = {"weight": float(regularization_weight(np.float32(noise))) if weight is None else weight}
         scale = contrast_scale(luma(sample)[..., 0])
         is_learned = method == "learned"
         if method == "auto":
-            is_learned = not has_many_clipped and is_in_range(k, float(noise) * scale)
+            is_learned = not has_many_clipped and is_in_range(k, noise * scale)
         if not is_learned:
             return cls(k, partial(_deconvolver(deconvolve_sparse, **options), **arguments))
         k = pad_to_odd_square(k)
-        numbers = {"scale": scale, "noise": float(noise), "levels": kernel_levels(k / k.sum())}
+        numbers = {"scale": scale, "noise": noise, "levels": kernel_levels(k / k.sum())}
         return cls(k, partial(_deconvolver(deconvolve_learned, **options), **arguments, **numbers))
 
 

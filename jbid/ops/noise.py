@@ -43,6 +43,39 @@ def estimate_noise(image: Float[AnyArray, "h w c"]) -> Float[AnyArray, ""]:
     return jnp.nan_to_num(median).mean() / 0.6745
 
 
+BLOCK = 8  # pixels; side of the blocks of JPEG
+_LEAST_BLOCKING = 2.5  # of the energy of differences across the borders of blocks, over that within them
+_OUTLIER = 0.1  # larger differences are edges
+_BLOCK_SHARE = 0.7  # of the error over the jump at a border, a fit to photos (docs/development-notes.md)
+
+
+def compression_noise(gray: Float[AnyArray, "h w"]) -> float:
+    """Standard deviation of the error of a JPEG compression, from the jumps at the borders of its blocks; on the host.
+
+    With e the difference of two neighbors less the mean of the two differences beside it, across and down, it is 0.7
+    times the root of half of what mean e^2 at one of eight positions exceeds the median of the others by. 0 without
+    blocks. `estimate_noise` sees little of this error, because blocks are smooth.
+    """
+    x = np.asarray(gray)
+    if min(x.shape) < 4 * BLOCK:
+        return 0.0
+    jumps = []
+    for image in (x, x.T):
+        d = np.diff(image, axis=1)
+        e = np.minimum(abs(d[:, 1:-1] - (d[:, :-2] + d[:, 2:]) / 2), _OUTLIER) ** 2
+        energies = np.array([e[:, i::BLOCK].mean() for i in range(BLOCK)])
+        inside = max(float(np.median(energies)), 1e-9)
+        if energies.max() < _LEAST_BLOCKING * inside:
+            return 0.0
+        jumps.append(float(energies.max()) - inside)
+    return _BLOCK_SHARE * float(np.sqrt(np.mean(jumps) / 2))
+
+
+def estimate_error(gray: Float[AnyArray, "h w 1"]) -> float:
+    """Standard deviation of noise or of the error of a JPEG compression, whichever is larger; on the host."""
+    return max(float(estimate_noise(gray)), compression_noise(gray[..., 0]))
+
+
 _REACH = 5  # pixels of `smooth`; 3 standard deviations of 1.6
 
 

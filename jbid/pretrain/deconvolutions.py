@@ -34,11 +34,12 @@ from jbid.ops.color import luma
 from jbid.ops.conv import crop_center, pad_edge
 from jbid.ops.kernels import extent, pad_to_odd_square, trim_zeros
 from jbid.ops.motion import kernel_of_extent
-from jbid.ops.noise import estimate_noise
+from jbid.ops.noise import estimate_error
 
 POOL_VERSION = 2  # to be raised when the pool changes, so that no earlier file is used
 LARGEST_PHOTO = 288  # pixels; longest side of a photo
 NOISES = ((0.0005, 0.003, 0.008, 0.015, 0.03), (0.3, 0.25, 0.2, 0.15, 0.1))  # bounds and their shares
+JPEG = (0.25, 50)  # share of photos that are compressed, and the least quality
 SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at full resolution, by a Gaussian of
 SMOOTHED = (0.3, 1.2)  # pixels
 # share of photos whose blur differs from one side to the other, as that of a camera which rolls: up to
@@ -190,10 +191,10 @@ def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.rando
     top, left = (int(rng.integers(max(0, n - LARGEST_PHOTO) + 1)) for n in photo.shape)
     photo = photo[top : top + LARGEST_PHOTO, left : left + LARGEST_PHOTO]
     if rng.random() < BRIGHT:
-        photo = photo * rng.uniform(1, BRIGHTEST)
+        photo = photo * np.float32(rng.uniform(1, BRIGHTEST))
     noise = float(rng.choice(NOISES[0], p=NOISES[1]))
     blurred = _blur(photo, kernel, rng)
-    bounds = Degradation(noise=noise, jpeg=75 if rng.random() < 0.25 else 100, rounded=True)
+    bounds = Degradation(noise=noise, jpeg=JPEG[1] if rng.random() < JPEG[0] else 100, rounded=True)
     key = jax.random.key(int(rng.integers(2**31)))
     blurred = np.asarray(degrade(key, jnp.asarray(blurred), bounds))
     (h, w), half = blurred.shape, kernel.shape[0] // 2
@@ -210,17 +211,17 @@ def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> N
 def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray, is_short: bool) -> Item:
     """Deconvolution of a photo; `is_short`: with the few iterations of a tile."""
     y, k = photo.blurred[..., None], pad_to_odd_square(kernel)
-    noise, scale = estimate_noise(y), contrast_scale(photo.blurred)
+    noise, scale = estimate_error(y), contrast_scale(photo.blurred)
     latent = sparse_deconvolution(
         y,
         k,
         pad_edge(y, k.shape),
-        weight=float(regularization_weight(noise)),
+        weight=float(regularization_weight(np.float32(noise))),
         clipped=Clipped.of(y),
         **(TILE_OPTIONS if is_short else {}),
     )
     image = crop_center(latent, k.shape)[..., 0]
-    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=float(noise), levels=kernel_levels(k))
+    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=noise, levels=kernel_levels(k))
     target = photo.sharp if kind == "true" else _shift_to(photo.sharp, image)
     similarity, inside = kernel_similarity(k, true_kernel), (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     scaled = [(x * scale)[inside].astype(np.float16) for x in (image, target)]

@@ -18,7 +18,6 @@ from jbid.pretrain.deconvolutions import Config, Item, pool
 from jbid.pretrain.loop import State, Training, descend
 from jbid.runtime.compile import jit
 
-
 LEAST_ERROR = 1e-6  # added to squared errors
 WORSE = 1.0  # additional weight of a crop that the network makes worse
 
@@ -137,7 +136,7 @@ class _Deconvolver:
 def training(config: Config, folder: Path) -> Training:
     """Training of a `DeconvolutionNet` by AdamW.
 
-    The loss of a crop is d + `WORSE` max(d, 0), d = 10 log10 of the squared error over that of the sparse deconvolution.
+    The loss of a crop is d + `WORSE` max(d, 0), d = 10 log10 of the squared error over the sparse deconvolution's.
 
     Raises:
         ValueError: for wrong settings, or a folder without photos.
