@@ -135,7 +135,9 @@ class _Plan(NamedTuple):
         top, left = (max(0, n - TILE) // 2 for n in image.shape[:2])
         middle = image[top : top + TILE, left : left + TILE]
         noise = estimate_error(luma(remove_impulses(middle)))
-        arguments = {"weight": float(regularization_weight(np.float32(noise))) if weight is None else weight}
+        arguments = {
+            "weight": float(regularization_weight(np.asarray(noise, np.float32))) if weight is None else weight
+        }
         scale = contrast_scale(luma(sample)[..., 0])
         is_learned = method == "learned"
         if method == "auto":

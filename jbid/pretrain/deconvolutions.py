@@ -216,7 +216,7 @@ def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray
         y,
         k,
         pad_edge(y, k.shape),
-        weight=float(regularization_weight(np.float32(noise))),
+        weight=float(regularization_weight(np.asarray(noise, np.float32))),
         clipped=Clipped.of(y),
         **(TILE_OPTIONS if is_short else {}),
     )

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import colorsys
 from functools import partial
+from io import BytesIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import data
 from skimage.restoration import estimate_sigma
 
@@ -18,7 +20,9 @@ from jbid.ops.noise import (
     NOISE_LEVELS,
     NOISE_MODELS,
     add_noise,
+    compression_noise,
     detect_impulses,
+    estimate_error,
     estimate_noise,
     gaussian_noise,
     impulse_noise,
@@ -104,6 +108,20 @@ def test_noise_level_of_a_blurred_image_is_estimated(scene):
         y = gaussian_noise(KEY, scene[2], sigma)
         assert float(estimate_noise(y)) == pytest.approx(sigma, rel=0.15)
         assert float(estimate_noise(y)) == pytest.approx(estimate_sigma(np.asarray(y[..., 0])), rel=0.06)
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75])
+def test_error_of_a_compression_is_estimated_wherever_the_blocks_begin(scene, quality):
+    y = np.asarray(scene[2])[..., 0]
+    file = BytesIO()
+    Image.fromarray(np.uint8(np.round(255 * y))).save(file, "JPEG", quality=quality)
+    compressed = np.asarray(Image.open(file), np.float32) / 255
+    error = np.sqrt(np.mean((compressed - y) ** 2))
+    assert float(estimate_noise(compressed[..., None])) < 0.3 * error
+    for top, left in ((0, 0), (3, 5)):
+        assert compression_noise(compressed[top:, left:]) == pytest.approx(error, rel=0.4)
+    assert estimate_error(compressed[..., None]) == compression_noise(compressed)
+    assert compression_noise(y) == compression_noise(np.asarray(gaussian_noise(KEY, scene[2], 0.02))[..., 0]) == 0
 
 
 def test_only_impulses_are_detected(scene):
