@@ -90,7 +90,7 @@ def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dic
     for item in tqdm(SETS[name](), name, unit="image", dynamic_ncols=True):
         kernels = {"true": item.kernel}
         if folder is not None:
-            kernels["estimated"] = read_kernel(folder / f"{item.name}_kernel.png")
+            kernels["estimated"] = read_kernel(folder / f"{item.name}_k.png")
         for kind, kernel in kernels.items():
             if (item.name, kind) not in done:
                 rows.append({"image": item.name, "kernels": kind, **measure(item, kernel, methods)})

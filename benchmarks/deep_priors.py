@@ -117,7 +117,7 @@ def main() -> int | None:
     for item, folder in tqdm(pairs, unit="image", dynamic_ncols=True):
         for kind in ("true", "estimated"):
             if (item.name, kind) not in done:
-                kernel = item.kernel if kind == "true" else read_kernel(folder / f"{item.name}_kernel.png")
+                kernel = item.kernel if kind == "true" else read_kernel(folder / f"{item.name}_k.png")
                 rows.append({"image": item.name, "kernels": kind, **measure(item, kernel)})
                 write_json(args.out, {"rows": rows})
     means = {}
