@@ -9,8 +9,11 @@ from skimage import data
 
 from jbid.deconvolution.tiled import TILE_OPTIONS, Axis, deconvolve_tiled
 from jbid.kernel_estimation.patch import Region, most_informative_region
+from jbid.metrics import align
+from jbid.ops.color import luma
 from jbid.ops.conv import blur
-from jbid.ops.motion import gaussian_process_kernel
+from jbid.ops.motion import gaussian_process_kernel, kernel_of_extent
+from jbid.pretrain.deconvolutions import perturb_kernel
 
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
@@ -26,17 +29,48 @@ def test_tiles_cover_and_their_weights_are_positive(length, tile, overlap):
     assert total.min() >= 0.99
 
 
-def test_tiles_leave_no_seams():
+@pytest.mark.parametrize("method", ["sparse", "learned"])
+def test_tiles_leave_no_seams(method):
     kernel = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
     sharp = data.camera()[100:320, 60:370, None].astype(np.float32) / 255
     blurred = np.asarray(blur(sharp, kernel))
     calls = []
-    tiled = deconvolve_tiled(blurred, kernel, tile=192, on_tile=lambda done, of: calls.append((done, of)))
-    whole = deconvolve_tiled(blurred, kernel, tile=1000, options=TILE_OPTIONS)
+    tiled = deconvolve_tiled(
+        blurred, kernel, method=method, tile=192, on_tile=lambda done, of: calls.append((done, of))
+    )
+    whole = deconvolve_tiled(blurred, kernel, method=method, tile=1000, options=TILE_OPTIONS)
     assert calls[-1][0] == calls[-1][1] == len(calls) > 2
     assert np.abs(tiled - whole)[32:-32, 32:-32].max() < 1 / 255
     # and tiles were not just one
     assert np.abs(tiled - whole).max() > 0
+
+
+def perturbed_scene(noise=0.002, gain=1.0):
+    """A sharp photo, a blurred one and a kernel with errors."""
+    kernel = kernel_of_extent(15, 4)
+    sharp = np.minimum(gain * data.astronaut()[20:280, 110:390].astype(np.float32) / 255, 1)
+    blurred = np.asarray(blur(sharp, kernel))
+    blurred = blurred + noise * np.random.default_rng(0).standard_normal(blurred.shape)
+    (h, w), half = blurred.shape[:2], kernel.shape[0] // 2
+    return sharp[half : half + h, half : half + w], np.clip(blurred, 0, 1).astype(np.float32), kernel
+
+
+def test_network_repairs_what_a_wrong_kernel_spoils():
+    truth, blurred, kernel = perturbed_scene()
+    wrong = perturb_kernel(kernel, np.random.default_rng(1))
+    images = (deconvolve_tiled(blurred, wrong, method=method) for method in ("sparse", "learned"))
+    sparse, learned = (align(luma(image), luma(truth)).psnr for image in images)
+    assert learned > sparse + 0.2
+
+
+@pytest.mark.parametrize(
+    "noise, gain, chosen", [(0.002, 1.0, "learned"), (0.09, 1.0, "sparse"), (0.002, 1.5, "sparse")]
+)
+def test_network_is_used_within_what_it_was_trained_for(noise, gain, chosen):
+    _, blurred, kernel = perturbed_scene(noise, gain)
+    found = {m: deconvolve_tiled(blurred, kernel, method=m) for m in ("auto", "sparse", "learned")}
+    assert np.abs(found["sparse"] - found["learned"]).max() > 1e-3
+    np.testing.assert_array_equal(found["auto"], found[chosen])
 
 
 def test_most_informative_region_contains_the_edges():
