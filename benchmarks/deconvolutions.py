@@ -46,6 +46,7 @@ from jbid.runtime.environment import source_commit, versions_and_device
 SETS: dict[str, Callable[..., list[Item]]] = {"levin": levin.load, "lai": lai.load}
 PROTOCOL = get_protocol("sd_matlab", 10)
 PHOTOS, SEED = 24, 60_000
+NOISES = (0, 0.002, 0.005, 0.01, 0.02)
 SIMILARITIES = (0.6, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -103,7 +104,8 @@ def _bins(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     bins: dict[str, list[dict[str, Any]]] = {}
     for row in items:
         least = max((s for s in SIMILARITIES if s <= row["similarity"]), default=0)
-        for name in (f"similarity from {least}", f"noise {row['noise']}", row["kind"]):
+        noise = max((n for n in NOISES if n <= row["noise"]), default=0)
+        for name in (f"similarity from {least}", f"noise from {noise}", row["kind"]):
             bins.setdefault(name, []).append(row)
     return bins
 

@@ -10,8 +10,11 @@ from jaxtyping import Array, Float
 
 FACTOR = 4  # the sides of the input are multiples of it
 DILATIONS = (1, 2, 4, 1)  # of the convolutions at a quarter of the size
+DIFFERENT = (1, 2, 4, 5)  # maps in which deconvolutions differ
+REACH = 9  # pixels at half the size, in which they are averaged
+LEAST_DOUBT = 0.01
 HIDDEN = 16  # numbers that are made of the levels
-OUTPUT = 0.03  # standard deviation of corrections, about
+OUTPUT = 0.03  # standard deviation of corrections where these differences are usual, about
 
 
 def _space_to_depth(x: Float[Array, "n h w c"]) -> Float[Array, "n H W 4*c"]:
@@ -25,6 +28,12 @@ def _depth_to_space(x: Float[Array, "n h w 4"]) -> Float[Array, "n H W"]:
     return x.reshape(n, h, w, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, 2 * h, 2 * w)
 
 
+def _doubt(maps: Float[Array, "n h w c"]) -> Float[Array, "n H W 1"]:
+    """Local root mean square of the maps in which deconvolutions differ, at half the size."""
+    energy = nn.avg_pool(jnp.square(maps[..., jnp.array(DIFFERENT)]).mean(-1, keepdims=True), (2, 2), (2, 2))
+    return jnp.sqrt(nn.avg_pool(energy, (REACH, REACH), padding="SAME", count_include_pad=False) + LEAST_DOUBT**2)
+
+
 # with zero below zero, the last hidden layer dies on bright images: all of its outputs become zero
 _activate = partial(nn.leaky_relu, negative_slope=0.1)
 
@@ -32,7 +41,8 @@ _activate = partial(nn.leaky_relu, negative_slope=0.1)
 class DeconvolutionNet(nn.Module):
     """Correction of a deconvolution by a U-Net of two levels, at a half and a quarter of the size of the image.
 
-    Without training, the correction is zero.
+    The correction is proportional to the differences of deconvolutions nearby, so that it vanishes where they agree.
+    Without training it is zero.
 
     Attributes:
         width: channels at half the size.
@@ -51,12 +61,13 @@ class DeconvolutionNet(nn.Module):
             levels: of it.
         """
         hidden = _activate(nn.Dense(HIDDEN)(levels))
+        doubt = _doubt(maps)
 
         def convolve(x, width, dilation=1):
             shift = nn.Dense(width)(hidden)[:, None, None]
             return _activate(nn.Conv(width, (3, 3), kernel_dilation=dilation)(x) + shift)
 
-        x = convolve(_space_to_depth(maps), self.width)
+        x = convolve(jnp.concatenate([_space_to_depth(maps), jnp.log(doubt)], -1), self.width)
         x = x + convolve(x, self.width)
         deep = convolve(nn.avg_pool(x, (2, 2), (2, 2)), self.deep_width)
         for dilation in DILATIONS:
@@ -65,4 +76,5 @@ class DeconvolutionNet(nn.Module):
         x = x + convolve(jnp.concatenate([x, deep], -1), self.width)
         x = x + convolve(x, self.width)
         strength = 1 + nn.Dense(1, kernel_init=nn.initializers.zeros)(hidden)[..., None]
-        return OUTPUT * strength * _depth_to_space(nn.Conv(4, (3, 3), kernel_init=nn.initializers.zeros)(x))
+        x = doubt * nn.Conv(4, (3, 3), kernel_init=nn.initializers.zeros)(x)
+        return OUTPUT * strength * _depth_to_space(x)

@@ -36,12 +36,14 @@ from jbid.ops.kernels import extent, pad_to_odd_square, trim_zeros
 from jbid.ops.motion import kernel_of_extent
 from jbid.ops.noise import estimate_error
 
-POOL_VERSION = 2  # to be raised when the pool changes, so that no earlier file is used
+POOL_VERSION = 3  # to be raised when the pool changes, so that no earlier file is used
 LARGEST_PHOTO = 288  # pixels; longest side of a photo
-NOISES = ((0.0005, 0.003, 0.008, 0.015, 0.03), (0.3, 0.25, 0.2, 0.15, 0.1))  # bounds and their shares
-JPEG = (0.25, 50)  # share of photos that are compressed, and the least quality
+NOISES = (0.0005, 0.03)  # standard deviations, log-uniform
+JPEG = (0.2, 50)  # share of photos that are compressed, and the least quality
 SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at full resolution, by a Gaussian of
-SMOOTHED = (0.3, 1.2)  # pixels
+SMOOTHED = (0.3, 2.0)  # pixels
+WIDE = 0.5  # share of kernels that are made wider by a Gaussian, as a lens does, of
+WIDTHS = (0.3, 1.5)  # pixels
 # share of photos whose blur differs from one side to the other, as that of a camera which rolls: up to
 VARIED = 0.4
 TURNS, STRETCHES = (-0.03, 0.03), (0.98, 1.02)  # radians and factors
@@ -50,7 +52,7 @@ BRIGHTEST = 1.8
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
 DIFFERENT = 0.985
 RIGHT = 0.6  # least similarity to the true kernel
-OTHERS = 2  # further photos with the same blur, because an estimate is what takes long
+OTHERS = 4  # further photos with the same blur, because an estimate is what takes long
 RELATIVE_SIZE = 3  # least size of a photo over that of its kernel
 FEW = 0.3  # share of deconvolutions with the few iterations of a tile
 PHOTOS_OF_PROCESS = 50
@@ -75,8 +77,8 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 260
-    held_out: int = 24
+    problems: int = 220
+    held_out: int = 20
     least: float = 5
     largest: float = 90
     width: int = 32
@@ -99,7 +101,7 @@ class Item(NamedTuple):
         kind: of the kernel: "true", "perturbed", "estimated", or "other", estimated on another photo.
         similarity: of the kernel to the true one.
         extent: of the kernel in pixels.
-        noise: bound of the noise of the photo.
+        noise: of the photo.
         scale: of all of the following.
         image: (h, w), half precision, the sparse deconvolution.
         maps, levels: of `correction_input`; half precision and single.
@@ -122,7 +124,7 @@ class Blurred(NamedTuple):
 
     Attributes:
         sharp, blurred: (h, w) in [0, 1].
-        noise: bound of its noise.
+        noise: standard deviation of its noise.
     """
 
     sharp: NDArray[np.float32]
@@ -155,7 +157,11 @@ def _estimates(blurred: NDArray[np.float32], kernel: NDArray[np.float32]) -> lis
 def draw_kernel(config: Config, rng: np.random.Generator) -> NDArray[np.float32]:
     """Simulated kernel of a random extent."""
     size = np.exp(rng.uniform(np.log(config.least), np.log(config.largest)))
-    return kernel_of_extent(size, int(rng.integers(2**31)))
+    kernel = kernel_of_extent(size, int(rng.integers(2**31)))
+    if rng.random() < WIDE:
+        kernel = scipy.ndimage.gaussian_filter(np.pad(kernel, 5), rng.uniform(*WIDTHS))
+        kernel = trim_zeros(np.where(kernel < 1e-3 * kernel.max(), 0, kernel))
+    return kernel / kernel.sum()
 
 
 @functools.cache
@@ -192,11 +198,11 @@ def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.rando
     photo = photo[top : top + LARGEST_PHOTO, left : left + LARGEST_PHOTO]
     if rng.random() < BRIGHT:
         photo = photo * np.float32(rng.uniform(1, BRIGHTEST))
-    noise = float(rng.choice(NOISES[0], p=NOISES[1]))
+    noise = float(np.exp(rng.uniform(*np.log(NOISES))))
     blurred = _blur(photo, kernel, rng)
-    bounds = Degradation(noise=noise, jpeg=JPEG[1] if rng.random() < JPEG[0] else 100, rounded=True)
-    key = jax.random.key(int(rng.integers(2**31)))
-    blurred = np.asarray(degrade(key, jnp.asarray(blurred), bounds))
+    noisy = jnp.asarray(blurred + noise * rng.standard_normal(blurred.shape), jnp.float32)
+    bounds = Degradation(jpeg=JPEG[1] if rng.random() < JPEG[0] else 100, rounded=True)
+    blurred = np.asarray(degrade(jax.random.key(int(rng.integers(2**31))), noisy, bounds))
     (h, w), half = blurred.shape, kernel.shape[0] // 2
     return Blurred(np.clip(photo[half : half + h, half : half + w], 0, 1).astype(np.float32), blurred, noise)
 
