@@ -255,6 +255,20 @@ def test_nan_pixels_get_no_gradient():
     np.testing.assert_allclose(change[:, :8] * 10 / 6, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "first, shown, counts", [(1.4, 1.0, False), (0.6, 1.0, True), (-0.2, 0.0, False), (0.1, 0.0, True)]
+)
+def test_clipped_pixels_count_while_the_prediction_is_within_the_range(first, shown, counts):
+    image = Generator(lambda key, y: (jnp.full((10, 12, 1), first), {}), lambda params, code, key: params)
+    optimizers = Estimate(optax.sgd(1.0), optax.sgd(0.0))
+    method = deep_prior(image, free_kernel((3, 3)), loss=mse(), optimizers=optimizers)
+    y = jnp.full((8, 10, 1), float(shown))
+    state = method.init(jax.random.key(0), y)
+    moved, info = method.step(state, y, jnp.asarray(0))
+    assert (info.loss > 0) == counts
+    assert bool((moved.params.image != state.params.image).all()) == counts
+
+
 def test_images_of_many_sizes_share_few_padded_shapes():
     lai = [(680, 1024), (683, 1024), (648, 1012), (764, 1024), (701, 1024), (684, 1024), (605, 1024), (768, 1024)]
     lai += [(1024, 752), (1024, 768), (937, 1024), (663, 1008), (682, 1024), (368, 560), (809, 941), (678, 1024)]
