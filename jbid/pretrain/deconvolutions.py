@@ -77,7 +77,7 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 220
+    problems: int = 160
     held_out: int = 20
     least: float = 5
     largest: float = 90
@@ -160,7 +160,7 @@ def draw_kernel(config: Config, rng: np.random.Generator) -> NDArray[np.float32]
     kernel = kernel_of_extent(size, int(rng.integers(2**31)))
     if rng.random() < WIDE:
         kernel = scipy.ndimage.gaussian_filter(np.pad(kernel, 5), rng.uniform(*WIDTHS))
-        kernel = trim_zeros(np.where(kernel < 1e-3 * kernel.max(), 0, kernel))
+        kernel = pad_to_odd_square(trim_zeros(np.where(kernel < 1e-3 * kernel.max(), 0, kernel)))
     return kernel / kernel.sum()
 
 
