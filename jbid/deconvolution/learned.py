@@ -27,7 +27,8 @@ BACK_RIDGES = (0.003, 0.03)  # of the deconvolutions of the residual
 # of the maps, so that each has a standard deviation of about 1
 IMAGE_FACTOR, RIDGE_FACTOR, BLUR_FACTOR, BACK_FACTOR = 5.0, 30.0, 10.0, 50.0
 LEAST_NOISE = 1e-3
-LARGEST_EXTENT, LARGEST_NOISE = 90, 0.04  # that the network was trained for
+# where the network wins on photos of no training, see docs/development-notes.md
+LARGEST_EXTENT, NOISES = 90, (0.006, 0.04)
 MAPS, LEVELS = 7, 4
 NAME = "deconvolver"  # of the weights
 GRID = 32 * FACTOR  # pixels; the network runs on images whose sides are multiples of it
@@ -47,13 +48,13 @@ class CorrectionInput(NamedTuple):
 
 
 def is_in_range(kernel: NDArray, noise: float) -> bool:
-    """True for a kernel and a noise level that the network was trained for.
+    """True for a kernel and a noise level with which the network improves the sparse deconvolution.
 
     Args:
         kernel: of the blur.
         noise: standard deviation in an image of the standard deviation `CONTRAST`.
     """
-    return extent(kernel) <= LARGEST_EXTENT and noise <= LARGEST_NOISE
+    return extent(kernel) <= LARGEST_EXTENT and NOISES[0] <= noise <= NOISES[1]
 
 
 def contrast_scale(gray: NDArray[np.float32]) -> float:
@@ -125,8 +126,8 @@ def correction_input(
 
 @functools.cache
 def _network(folder: Path) -> Callable[..., Any]:
-    settings = weights.manifest(folder)[f"{NAME}.npz"]["settings"]
     variables = weights.load(NAME, folder)
+    settings = weights.manifest(folder)[f"{NAME}.npz"]["settings"]
     net = DeconvolutionNet(settings["width"], settings["deep_width"])
     return jit(lambda maps, levels: net.apply(variables, maps[None], levels[None])[0])
 

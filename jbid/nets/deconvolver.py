@@ -6,6 +6,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 FACTOR = 4  # the sides of the input are multiples of it
@@ -31,7 +32,10 @@ def _depth_to_space(x: Float[Array, "n h w 4"]) -> Float[Array, "n H W"]:
 def _doubt(maps: Float[Array, "n h w c"]) -> Float[Array, "n H W 1"]:
     """Local root mean square of the maps in which deconvolutions differ, at half the size."""
     energy = nn.avg_pool(jnp.square(maps[..., jnp.array(DIFFERENT)]).mean(-1, keepdims=True), (2, 2), (2, 2))
-    return jnp.sqrt(nn.avg_pool(energy, (REACH, REACH), padding="SAME", count_include_pad=False) + LEAST_DOUBT**2)
+    total = REACH**2 * nn.avg_pool(energy, (REACH, REACH), padding="SAME")
+    # with `count_include_pad`, XLA counts at compile time, for seconds
+    rows, columns = (np.convolve(np.ones(n), np.ones(REACH))[REACH // 2 :][:n] for n in energy.shape[1:3])
+    return jnp.sqrt(total / np.outer(rows, columns)[..., None] + LEAST_DOUBT**2)
 
 
 # with zero below zero, the last hidden layer dies on bright images: all of its outputs become zero

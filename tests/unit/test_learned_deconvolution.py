@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter
 from skimage import data
 
 from jbid.deconvolution.learned import (
@@ -16,8 +17,9 @@ from jbid.deconvolution.learned import (
     deconvolve_learned,
     kernel_levels,
 )
-from jbid.deconvolution.sparse import deconvolve_sparse
-from jbid.nets.deconvolver import FACTOR, OUTPUT, DeconvolutionNet
+from jbid.deconvolution.sparse import deconvolve_sparse, sparse_latent
+from jbid.nets.deconvolver import DIFFERENT, FACTOR, OUTPUT, DeconvolutionNet
+from jbid.ops.color import luma
 from jbid.ops.conv import blur
 from jbid.ops.motion import kernel_of_extent
 from jbid.pretrain.loop import ship
@@ -85,8 +87,17 @@ def test_correction_is_added_to_all_channels(scene, tmp_path):
     sparse = deconvolve_sparse(blurred, kernel, weight=weight, rounds=2)
     np.testing.assert_allclose(nothing, sparse, atol=1e-6)
     brighter = deconvolve_learned(blurred, kernel, folder=network_folder(tmp_path / "more", 4.0), **options)
-    is_inside = (nothing > 0) & (nothing < 1)  # what was cut off is unknown
-    np.testing.assert_allclose(brighter[is_inside], np.minimum(nothing + OUTPUT * 4 / scale, 1)[is_inside], atol=1e-5)
+    added = brighter - nothing
+    is_inside = ((brighter < 1) & (nothing > 0)).all(-1)  # what was cut off is unknown
+    np.testing.assert_allclose(added[is_inside], added[is_inside][:, :1] * np.ones(3), atol=1e-5)
+    # in proportion to how much deconvolutions differ nearby
+    gray = [luma(x)[..., 0] for x in (blurred, sparse_latent(blurred, kernel, weight=weight, rounds=2))]
+    numbers = {name: options[name] for name in ("scale", "noise", "levels")}
+    maps = correction_input(gray[0], kernel, gray[1], **numbers).maps
+    different = np.sqrt(uniform_filter((maps[..., DIFFERENT] ** 2).mean(-1), 18))
+    expected = OUTPUT * 4 * different[is_inside] / scale
+    assert np.corrcoef(added[is_inside][:, 0], expected)[0, 1] > 0.97
+    assert added[is_inside].mean() == pytest.approx(expected.mean(), rel=0.05)
 
 
 def test_network_shifts_with_the_image(tmp_path):

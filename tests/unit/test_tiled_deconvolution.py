@@ -29,26 +29,28 @@ def test_tiles_cover_and_their_weights_are_positive(length, tile, overlap):
     assert total.min() >= 0.99
 
 
-@pytest.mark.parametrize("method", ["sparse", "learned"])
-def test_tiles_leave_no_seams(method):
+# the network sees the mean of a tile and the size of its residual
+@pytest.mark.parametrize("method, most", [("sparse", 1 / 255), ("learned", 4 / 255)])
+def test_tiles_leave_no_seams(method, most):
     kernel = np.asarray(gaussian_process_kernel(jax.random.key(0), 9))
     sharp = data.camera()[100:320, 60:370, None].astype(np.float32) / 255
     blurred = np.asarray(blur(sharp, kernel))
+    blurred = blurred + np.float32(0.01) * np.random.default_rng(0).standard_normal(blurred.shape, np.float32)
     calls = []
     tiled = deconvolve_tiled(
         blurred, kernel, method=method, tile=192, on_tile=lambda done, of: calls.append((done, of))
     )
     whole = deconvolve_tiled(blurred, kernel, method=method, tile=1000, options=TILE_OPTIONS)
     assert calls[-1][0] == calls[-1][1] == len(calls) > 2
-    assert np.abs(tiled - whole)[32:-32, 32:-32].max() < 1 / 255
+    assert np.abs(tiled - whole)[32:-32, 32:-32].max() < most and np.abs(tiled - whole).mean() < most / 8
     # and tiles were not just one
     assert np.abs(tiled - whole).max() > 0
 
 
-def perturbed_scene(noise=0.002, gain=1.0):
+def perturbed_scene(noise=0.012, gain=1.0):
     """A sharp photo, a blurred one and a kernel with errors."""
     kernel = kernel_of_extent(15, 4)
-    sharp = np.minimum(gain * data.astronaut()[20:280, 110:390].astype(np.float32) / 255, 1)
+    sharp = np.float32(gain) * data.astronaut()[20:280, 110:390].astype(np.float32) / 255
     blurred = np.asarray(blur(sharp, kernel))
     blurred = blurred + noise * np.random.default_rng(0).standard_normal(blurred.shape)
     (h, w), half = blurred.shape[:2], kernel.shape[0] // 2
@@ -64,9 +66,10 @@ def test_network_repairs_what_a_wrong_kernel_spoils():
 
 
 @pytest.mark.parametrize(
-    "noise, gain, chosen", [(0.002, 1.0, "learned"), (0.09, 1.0, "sparse"), (0.002, 1.5, "sparse")]
+    "noise, gain, chosen",
+    [(0.012, 1, "learned"), (0.002, 1, "sparse"), (0.09, 1, "sparse"), (0.012, 1.5, "sparse")],
 )
-def test_network_is_used_within_what_it_was_trained_for(noise, gain, chosen):
+def test_network_is_used_where_it_wins(noise, gain, chosen):
     _, blurred, kernel = perturbed_scene(noise, gain)
     found = {m: deconvolve_tiled(blurred, kernel, method=m) for m in ("auto", "sparse", "learned")}
     assert np.abs(found["sparse"] - found["learned"]).max() > 1e-3
