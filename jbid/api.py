@@ -162,7 +162,7 @@ def deconvolve(
         image: as in `deblur`.
         kernel: (kh, kw), not negative.
         method: "sparse": sparse gradients (Levin et al. 2007); "learned": corrected by a trained network; "auto":
-            learned, unless many pixels are clipped or noise or kernel are beyond what the network was trained for.
+            learned for the noise levels and kernels with which the network wins, unless many pixels are clipped.
         weight: of the gradient prior; None: by the noise level of the image.
         tile: side in pixels of the tiles that large images are restored in.
 

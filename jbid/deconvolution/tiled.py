@@ -169,9 +169,10 @@ def deconvolve_tiled(
     Args:
         image: (h, w, c) in [0, 1].
         kernel: (kh, kw).
-        method: "sparse": `deconvolve_sparse`; "learned": `deconvolve_learned`; "auto": learned, unless many pixels are
-            clipped or noise or kernel are beyond what the network was trained for.
-        weight: of the gradient prior; None: by the noise level in the center of the image, the same for all tiles.
+        method: "sparse": `deconvolve_sparse`; "learned": `deconvolve_learned`; "auto": learned for the noise levels and
+            kernels with which the network wins (`is_in_range`), unless many pixels are clipped.
+        weight: of the gradient prior; None: by the noise level, or the error of JPEG, in the center of the
+            image, the same for all tiles.
         tile: side of a tile in pixels.
         unknown: (h, w), True for pixels that do not count; None: all do.
         highest: value that the result is clipped to.
