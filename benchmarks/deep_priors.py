@@ -1,4 +1,4 @@
-"""What deep priors add to a deconvolution with a fixed kernel.
+"""Deep priors with a fixed kernel, beside the sparse and the learned deconvolution.
 
     python -m benchmarks.deep_priors --levin-kernels DIR --lai-kernels DIR --out deep_priors.json
 

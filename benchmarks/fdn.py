@@ -1,7 +1,7 @@
 """The Fourier deconvolution network of Kruse, Rother and Schmidt 2017 with its trained weights, as a peer.
 
 Learning to Push the Limits of Efficient FFT-based Image Deconvolution, Eq. 9 and 10: ten stages, each of a network of
-3x3 convolutions and a division of spectra. The weights (HDF5, BSD licence) come from the authors' repository,
+3x3 convolutions and a division of spectra. The weights (HDF5, BSD license) come from the authors' repository,
 uschmidt83/fourier-deconvolution-network; reading them needs h5py.
 """
 

@@ -152,8 +152,7 @@ class MethodOptions(PresetOptions):
     """edges (default), selfdeblur (default if there is a preset), gkpile, explore or robust."""
     init: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """Initial kernel: edges, learned, uniform, random or an image file; join with + to alternate over seeds."""
-    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
-    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
+    deconvolve: Deconvolve = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +237,7 @@ class ConditionsConfig(ScoringOptions, PresetOptions, BatchOptions):
     """Image set."""
     methods: Annotated[Words, Parameter(group=MAIN)] = ("robust", "selfdeblur")
     """Methods to compare (default: robust selfdeblur)."""
-    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
-    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
+    deconvolve: Deconvolve = None
     init: Annotated[str | None, Parameter(group=RESEARCH)] = None
     """Initial kernel: edges, learned, uniform, random or an image file; join with + to alternate over seeds."""
 

@@ -41,8 +41,7 @@ class OptimizationOptions:
     """First random seed (default: 0)."""
     patch: Annotated[int | None, Parameter(group=RESEARCH)] = None
     """Estimate from the most informative N x N pixels; 0: from the whole image."""
-    deconvolve: Annotated[Deconvolve, Parameter(group=RESEARCH)] = None
-    """Deconvolve with the estimated kernel at the end, by this method (default: auto; no if noise is very high)."""
+    deconvolve: Deconvolve = None
     config: Annotated[Path | None, Parameter(group=RESEARCH)] = None
     """TOML file with options, see configs/."""
     set: Annotated[Assignments, Parameter(group=RESEARCH)] = ()

@@ -38,13 +38,11 @@ class Config(NamedTuple):
         seed: first random seed.
         steps: optimization steps; 0 for the method "edges".
         color: "luma" estimates from brightness alone, "rgb" from all channels.
-        deconvolve: deconvolve with the kernel at the end; "auto": unless noise is very high and the method stops
-            early. Otherwise the network's own image is the answer. "sparse" and "learned" choose the deconvolution,
-            see `jbid.deconvolution.tiled.deconvolve_tiled`.
+        deconvolve: deconvolve with the kernel at the end, "sparse" or "learned", see `jbid.deconvolve`; "auto": unless
+            noise is very high and the method stops early. Otherwise the network's own image is the answer.
         remove_impulses: pixels with impulse noise are replaced before the method sees them.
         linear: the image is sRGB and is restored in linear light.
-        highlights: lights that are restored to more than white: "clip", "compress" with a soft shoulder (see
-            `jbid.ops.color.compress_highlights`) or "keep" as values above 1.
+        highlights: of lights that are restored to more than white: see `jbid.deblur`.
         min_confidence: probability of a gain below which the answer is the image itself; 0: always deblurred.
         options: keywords of the method's builder, complete except for kernel_size and out_channels.
     """

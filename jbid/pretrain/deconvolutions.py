@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import multiprocessing
@@ -12,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 import scipy.signal
@@ -26,34 +23,18 @@ from jbid.deconvolution.learned import contrast_scale, correction_input, kernel_
 from jbid.deconvolution.sparse import Clipped, regularization_weight, sparse_deconvolution
 from jbid.deconvolution.tiled import TILE_OPTIONS
 from jbid.io.files import atomic_write
-from jbid.io.images import image_size, read_image
 from jbid.kernel_estimation.search import search_kernel
 from jbid.metrics import kernel_similarity
-from jbid.ops.camera import Degradation, degrade
-from jbid.ops.color import luma
 from jbid.ops.conv import crop_center, pad_edge
 from jbid.ops.kernels import extent, pad_to_odd_square, trim_zeros
-from jbid.ops.motion import kernel_of_extent
 from jbid.ops.noise import estimate_error
+from jbid.pretrain.blurred_photos import Blurred, blur_photo, draw_kernel, perturb_kernel
 
 POOL_VERSION = 3  # to be raised when the pool changes, so that no earlier file is used
-LARGEST_PHOTO = 288  # pixels; longest side of a photo
-NOISES = (0.0005, 0.03)  # standard deviations, log-uniform
-JPEG = (0.2, 50)  # share of photos that are compressed, and the least quality
-SMOOTH = 0.5  # share of photos that are made as smooth as those of a camera at full resolution, by a Gaussian of
-SMOOTHED = (0.3, 2.0)  # pixels
-WIDE = 0.5  # share of kernels that are made wider by a Gaussian, as a lens does, of
-WIDTHS = (0.3, 1.5)  # pixels
-# share of photos whose blur differs from one side to the other, as that of a camera which rolls: up to
-VARIED = 0.4
-TURNS, STRETCHES = (-0.03, 0.03), (0.98, 1.02)  # radians and factors
-BRIGHT = 0.15  # share of photos brightened by up to
-BRIGHTEST = 1.8
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
 DIFFERENT = 0.985
 RIGHT = 0.6  # least similarity to the true kernel
 OTHERS = 4  # further photos with the same blur, because an estimate is what takes long
-RELATIVE_SIZE = 3  # least size of a photo over that of its kernel
 FEW = 0.3  # share of deconvolutions with the few iterations of a tile
 PHOTOS_OF_PROCESS = 50
 BORDER = 8  # pixels that no crop contains
@@ -119,31 +100,6 @@ class Item(NamedTuple):
     sharp: NDArray[np.float16]
 
 
-class Blurred(NamedTuple):
-    """A blurred photo.
-
-    Attributes:
-        sharp, blurred: (h, w) in [0, 1].
-        noise: standard deviation of its noise.
-    """
-
-    sharp: NDArray[np.float32]
-    blurred: NDArray[np.float32]
-    noise: float
-
-
-def perturb_kernel(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Kernel with errors like those of an estimate: noise around its support, some blur, small values lost.
-
-    After Nan and Ji 2020, Deep Learning for Handling Kernel/Model Uncertainty in Image Deconvolution, section 4.
-    """
-    k = np.pad(kernel, 2)
-    k = k + rng.uniform(0, 0.1) * k.max() * rng.standard_normal(k.shape) * scipy.ndimage.binary_dilation(k > 0)
-    k = scipy.ndimage.gaussian_filter(np.maximum(k, 0), rng.uniform(0.2, 0.8))
-    k[k < rng.uniform(0.005, 0.06) * k.max()] = 0
-    return trim_zeros((k / k.sum()).astype(np.float32))
-
-
 def _estimates(blurred: NDArray[np.float32], kernel: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """The best `OWN` estimates of jbid that are right and differ."""
     found: list[NDArray[np.float32]] = []
@@ -152,59 +108,6 @@ def _estimates(blurred: NDArray[np.float32], kernel: NDArray[np.float32]) -> lis
             if all(kernel_similarity(candidate, other) < DIFFERENT for other in found):
                 found.append(trim_zeros(candidate))
     return found
-
-
-def draw_kernel(config: Config, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Simulated kernel of a random extent."""
-    size = np.exp(rng.uniform(np.log(config.least), np.log(config.largest)))
-    kernel = kernel_of_extent(size, int(rng.integers(2**31)))
-    if rng.random() < WIDE:
-        kernel = scipy.ndimage.gaussian_filter(np.pad(kernel, 5), rng.uniform(*WIDTHS))
-        kernel = pad_to_odd_square(trim_zeros(np.where(kernel < 1e-3 * kernel.max(), 0, kernel)))
-    return kernel / kernel.sum()
-
-
-@functools.cache
-def _least_side(path: Path) -> int:
-    return min(image_size(path))
-
-
-def _turned(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Kernel turned and stretched a little about its center, with sum one."""
-    turn, stretch, middle = rng.uniform(*TURNS), rng.uniform(*STRETCHES), (kernel.shape[0] - 1) / 2
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / stretch
-    turned = scipy.ndimage.affine_transform(kernel, matrix, middle - matrix @ [middle, middle], order=1)
-    return turned / turned.sum()
-
-
-def _blur(photo: NDArray[np.float32], kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Blurred photo; for a share `VARIED` of them a blend of two kernels across or down the image."""
-    if rng.random() >= VARIED:
-        return scipy.signal.fftconvolve(photo, kernel, "valid").astype(np.float32)
-    first, second = (scipy.signal.fftconvolve(photo, _turned(kernel, rng), "valid") for _ in range(2))
-    axis = int(rng.integers(2))
-    ramp = np.expand_dims(np.linspace(0, 1, first.shape[axis]), 1 - axis)
-    return (first + ramp * (second - first)).astype(np.float32)
-
-
-def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.random.Generator) -> Blurred:
-    """Random part of a random photo, blurred; among photos large enough for the kernel, if there are any."""
-    fits = [path for path in files if _least_side(path) >= RELATIVE_SIZE * kernel.shape[0]] or files
-    photo = luma(read_image(fits[int(rng.integers(len(fits)))]))[..., 0]
-    photo = photo[:, ::-1] if rng.random() < 0.5 else photo
-    if rng.random() < SMOOTH:
-        photo = scipy.ndimage.gaussian_filter(photo, rng.uniform(*SMOOTHED))
-    top, left = (int(rng.integers(max(0, n - LARGEST_PHOTO) + 1)) for n in photo.shape)
-    photo = photo[top : top + LARGEST_PHOTO, left : left + LARGEST_PHOTO]
-    if rng.random() < BRIGHT:
-        photo = photo * np.float32(rng.uniform(1, BRIGHTEST))
-    noise = float(np.exp(rng.uniform(*np.log(NOISES))))
-    blurred = _blur(photo, kernel, rng)
-    noisy = jnp.asarray(blurred + noise * rng.standard_normal(blurred.shape), jnp.float32)
-    bounds = Degradation(jpeg=JPEG[1] if rng.random() < JPEG[0] else 100, rounded=True)
-    blurred = np.asarray(degrade(jax.random.key(int(rng.integers(2**31))), noisy, bounds))
-    (h, w), half = blurred.shape, kernel.shape[0] // 2
-    return Blurred(np.clip(photo[half : half + h, half : half + w], 0, 1).astype(np.float32), blurred, noise)
 
 
 def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -241,7 +144,7 @@ def make_items(config: Config, files: Sequence[Path], index: int) -> list[Item]:
     The kernels are the true one, a perturbed one and estimates on the first photo.
     """
     rng = np.random.default_rng([config.seed, index])
-    true_kernel = draw_kernel(config, rng)
+    true_kernel = draw_kernel(config.least, config.largest, rng)
     first = blur_photo(files, true_kernel, rng)
     estimates = _estimates(first.blurred, true_kernel)
     items = []

@@ -122,7 +122,14 @@ Region = Annotated[tuple[int, ...] | None, Parameter(converter=_convert(_region)
 Memory = Annotated[int | None, Parameter(converter=_convert(_memory))]
 JsonFile = Annotated[Path, Parameter(converter=_convert(_name(".json")))]
 PngFile = Annotated[Path, Parameter(converter=_convert(_name(".png")))]
-Deconvolve = Annotated[bool | Literal["auto", "sparse", "learned"] | None, Parameter(negative="--no-deconvolve")]
+Deconvolve = Annotated[
+    bool | Literal["auto", "sparse", "learned"] | None,
+    Parameter(
+        group=RESEARCH,
+        negative="--no-deconvolve",
+        help="Deconvolve with the kernel at the end, by this method (default: auto; no if noise is very high).",
+    ),
+]
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 Assignments = Annotated[tuple[str, ...], Parameter(show_default=False)]
 

@@ -28,6 +28,7 @@ from jbid.pretrain import blur_operator as operator
 from jbid.pretrain import corrector, deconvolutions, deconvolver, initializer, kernel_gan, loop, pairs
 from jbid.pretrain import kernel_gan as generator
 from jbid.pretrain import text_lines as lines
+from jbid.pretrain.blurred_photos import perturb_kernel
 from tests.helpers import ROOT, stoppable
 
 CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.toml"))
@@ -181,7 +182,7 @@ def test_deconvolver_keeps_its_pool_and_resumes(tmp_path, photos, monkeypatch):
 
 def test_perturbed_kernels_are_like_the_true_one():
     kernel = np.asarray(motion_kernels(jax.random.key(0), 21, 1))[0]
-    found = [deconvolutions.perturb_kernel(kernel, np.random.default_rng(i)) for i in range(8)]
+    found = [perturb_kernel(kernel, np.random.default_rng(i)) for i in range(8)]
     similarities = [kernel_similarity(k, kernel) for k in found]
     assert 0.6 < min(similarities) < max(similarities) < 1
     assert all(k.sum() == pytest.approx(1, abs=1e-5) and k.min() >= 0 for k in found)

@@ -13,7 +13,7 @@ from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.ops.conv import blur
 from jbid.ops.motion import gaussian_process_kernel, kernel_of_extent
-from jbid.pretrain.deconvolutions import perturb_kernel
+from jbid.pretrain.blurred_photos import perturb_kernel
 
 
 @pytest.mark.parametrize("length, tile, overlap", [(1000, 300, 90), (301, 300, 90), (300, 300, 90), (2047, 512, 100)])
