@@ -28,7 +28,7 @@ BACK_RIDGES = (0.003, 0.03)  # of the deconvolutions of the residual
 IMAGE_FACTOR, RIDGE_FACTOR, BLUR_FACTOR, BACK_FACTOR = 5.0, 30.0, 10.0, 50.0
 LEAST_NOISE = 1e-3
 # where the network wins on photos of no training, see docs/development-notes.md
-LARGEST_EXTENT, NOISES = 90, (0.006, 0.04)
+LARGEST_EXTENT, NOISES = 90, (0.006, 0.055)
 MAPS, LEVELS = 7, 4
 NAME = "deconvolver"  # of the weights
 GRID = 32 * FACTOR  # pixels; the network runs on images whose sides are multiples of it
