@@ -83,7 +83,7 @@ def summarize(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
 
 def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dict[str, Any]:
     """Rows of a set, those of an interrupted run kept."""
-    methods: dict[str, Callable[..., NDArray]] = {m: partial(deconvolve_tiled, method=m) for m in ("sparse", "auto")}
+    methods: dict[str, Callable[..., NDArray]] = {m: partial(deconvolve_tiled, method=m) for m in ("sparse", "learned")}
     if peer is not None:
         methods["fdn"] = partial(_fdn, peer)
     rows = read_json(out).get("rows", [])
