@@ -7,8 +7,9 @@
 PSNR and SSIM by the protocol `sd_matlab`. With `--fdn`, the folder of the authors' repository, the Fourier
 deconvolution network of Kruse et al. 2017 is measured too, with jbid's noise level; it needs h5py.
 
-`photos` blurs 24 photos as the training does (drawn with seed `SEED`), each in three parts, with the true kernel, a
-perturbed one and jbid's own estimates, and reports PSNR by similarity of the kernel and by noise.
+`photos` blurs 24 photos as the training does (drawn with seed `SEED`), and four more with the blur of each; it
+deconvolves them with the true kernel, a perturbed one and jbid's own estimates, and reports PSNR by similarity of the
+kernel and by noise.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from jbid.deconvolution.learned import CorrectionInput, predict_correction
 from jbid.deconvolution.tiled import deconvolve_tiled
 from jbid.io.files import read_json, write_json
 from jbid.io.images import read_kernel
-from jbid.metrics import kernel_similarity
+from jbid.metrics import kernel_similarity, psnr
 from jbid.ops.color import luma
 from jbid.ops.kernels import pad_to_odd_square
 from jbid.ops.noise import estimate_noise, remove_impulses
@@ -124,8 +125,8 @@ def run_photos(folders: list[Path], out: Path) -> dict[str, Any]:
                 for x in (item.sharp, item.image, item.image + correction)
             )
             row = {name: getattr(item, name) for name in ("kind", "similarity", "extent", "noise")}
-            psnr = [float(-10 * np.log10(np.mean((x - sharp) ** 2))) for x in images]
-            rows.append({"photo": i, **row, "sparse": psnr[0], "learned": psnr[1]})
+            sparse, learned = (psnr(x, sharp) for x in images)
+            rows.append({"photo": i, **row, "sparse": sparse, "learned": learned})
         write_json(out, {"rows": rows})
     means = {
         name: {

@@ -104,49 +104,36 @@ def blend_tiles(
     return out
 
 
-class _Plan(NamedTuple):
-    """Deconvolution of all tiles of an image.
-
-    Attributes:
-        kernel: with an odd side, square if a network sees it.
-        deconvolve: a function of a tile, the kernel and `unknown`.
-    """
-
-    kernel: NDArray[np.float32]
-    deconvolve: Callable[..., Any]
-
-    @classmethod
-    def of(
-        cls,
-        image: NDArray[np.float32],
-        kernel: NDArray,
-        method: Deconvolution,
-        weight: float | None,
-        options: Mapping[str, Any] | None,
-        is_tiled: bool,
-    ) -> _Plan:
-        """Plan for an image, see `deconvolve_tiled`."""
-        k = np.asarray(trim_zeros(kernel), np.float32)
-        # one pixel of so many of a large image, whose luma would cost memory
-        sample = image[::SAMPLED, ::SAMPLED] if is_tiled else image
-        has_many_clipped = bool(Clipped.of(sample).bright.mean() > MANY_CLIPPED)
-        if options is None:
-            options = CLIPPED_OPTIONS if has_many_clipped else TILE_OPTIONS if is_tiled else {}
+def _plan(
+    image: NDArray[np.float32],
+    kernel: NDArray,
+    method: Deconvolution,
+    weight: float | None,
+    options: Mapping[str, Any] | None,
+    is_tiled: bool,
+) -> tuple[NDArray[np.float32], Callable[..., Any]]:
+    """Kernel, square if a network sees it, and a function of a tile, this kernel and `unknown`."""
+    k = np.asarray(trim_zeros(kernel), np.float32)
+    # one pixel of so many of a large image, whose luma would cost memory
+    sample = image[::SAMPLED, ::SAMPLED] if is_tiled else image
+    has_many_clipped = bool(Clipped.of(sample).bright.mean() > MANY_CLIPPED)
+    if options is None:
+        options = CLIPPED_OPTIONS if has_many_clipped else TILE_OPTIONS if is_tiled else {}
+    is_learned = method == "learned" or (method == "auto" and not has_many_clipped)
+    noise, scale = 0.0, 1.0
+    if is_learned or weight is None:
         top, left = (max(0, n - TILE) // 2 for n in image.shape[:2])
-        middle = image[top : top + TILE, left : left + TILE]
-        noise = estimate_error(luma(remove_impulses(middle)))
-        arguments = {
-            "weight": float(regularization_weight(np.asarray(noise, np.float32))) if weight is None else weight
-        }
+        noise = estimate_error(luma(remove_impulses(image[top : top + TILE, left : left + TILE])))
+    if weight is None:
+        weight = float(regularization_weight(np.asarray(noise, np.float32)))
+    if is_learned:
         scale = contrast_scale(luma(sample)[..., 0])
-        is_learned = method == "learned"
-        if method == "auto":
-            is_learned = not has_many_clipped and is_in_range(k, noise * scale)
-        if not is_learned:
-            return cls(k, partial(_deconvolver(deconvolve_sparse, **options), **arguments))
-        k = pad_to_odd_square(k)
-        numbers = {"scale": scale, "noise": noise, "levels": kernel_levels(k / k.sum())}
-        return cls(k, partial(_deconvolver(deconvolve_learned, **options), **arguments, **numbers))
+        is_learned = method == "learned" or is_in_range(k, noise * scale)
+    if not is_learned:
+        return k, partial(_deconvolver(deconvolve_sparse, **options), weight=weight)
+    k = pad_to_odd_square(k)
+    numbers = {"scale": scale, "noise": noise, "levels": kernel_levels(k / k.sum())}
+    return k, partial(_deconvolver(deconvolve_learned, **options), weight=weight, **numbers)
 
 
 def deconvolve_tiled(
@@ -182,11 +169,11 @@ def deconvolve_tiled(
     """
     (h, w), image = image.shape[:2], np.asarray(image, np.float32)
     is_tiled = max(h, w) > tile
-    plan = _Plan.of(image, kernel, method, weight, options, is_tiled)
-    deconvolve = partial(plan.deconvolve, highest=highest)
+    k, deconvolve = _plan(image, kernel, method, weight, options, is_tiled)
+    deconvolve = partial(deconvolve, highest=highest)
     if not is_tiled:
-        return np.asarray(deconvolve(image, plan.kernel, unknown=unknown))
-    overlap = max(96, 6 * max(plan.kernel.shape))
+        return np.asarray(deconvolve(image, k, unknown=unknown))
+    overlap = max(96, 6 * max(k.shape))
     side = max(tile, 2 * overlap)
     # tiles begin at multiples of the network's unit, so that neighbors agree
     rows, columns = (Axis(n, min(n, side + (n - side) % FACTOR), overlap, FACTOR) for n in (h, w))
@@ -197,7 +184,7 @@ def deconvolve_tiled(
         nonlocal done
         window = slice(top, top + rows.tile), slice(left, left + columns.tile)
         own = None if unknown is None else unknown[window]
-        result = np.asarray(deconvolve(image[window], plan.kernel, unknown=own))
+        result = np.asarray(deconvolve(image[window], k, unknown=own))
         done += 1
         if on_tile:
             on_tile(done, total)

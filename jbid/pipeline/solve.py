@@ -214,6 +214,11 @@ def _failure_warnings(selection: Selection) -> list[str]:
     return [f"all candidates failed the checks; the best of them is the answer ({failure})"] if failure else []
 
 
+def _highest(config: Config) -> float:
+    """Value that an answer is clipped to."""
+    return 1.0 if config.highlights == "clip" else np.inf
+
+
 def _deconvolve(prepared: PreparedImage, config: Config, kernel: NDArray, context: RunContext) -> NDArray[np.float32]:
     """`deconvolve_tiled`, with more contrast meanwhile for an image of little range, such as one in fog."""
     image = prepared.image
@@ -222,7 +227,7 @@ def _deconvolve(prepared: PreparedImage, config: Config, kernel: NDArray, contex
         kernel=kernel,
         method="auto" if isinstance(config.deconvolve, bool) else config.deconvolve,
         unknown=None if prepared.kept is None else prepared.kept.writing,
-        highest=1.0 if config.highlights == "clip" else np.inf,
+        highest=_highest(config),
         on_tile=context.on_tile,
     )
     # of all values, so that a star on dark ground is not stretched beyond white and taken for clipped
@@ -243,6 +248,6 @@ def _final_image(
         image = ycbcr_to_rgb(np.concatenate([network_image, rgb_to_ycbcr(prepared.image)[..., 1:]], -1))
     else:
         image = network_image
-    image = np.clip(image, 0, 1.0 if config.highlights == "clip" else np.inf)
+    image = np.clip(image, 0, _highest(config))
     image = linear_to_srgb(image) if config.linear else image
     return compress_highlights(image) if config.highlights == "compress" else image

@@ -13,6 +13,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jbid.deconvolution.learned import LEVELS, MAPS
+from jbid.metrics import psnr
 from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
 from jbid.pretrain.deconvolutions import Config, Item, pool
 from jbid.pretrain.loop import State, Training, descend
@@ -113,7 +114,7 @@ class _Deconvolver:
             learned = self._apply(state, item)
             for name, x in (("sparse", item.image), ("learned", learned)):
                 x, sharp = (np.clip(v.astype(np.float32) / item.scale, 0, 1) for v in (x, item.sharp))
-                metrics.setdefault(f"psnr_{name}_{item.kind}", []).append(-10 * np.log10(np.mean((x - sharp) ** 2)))
+                metrics.setdefault(f"psnr_{name}_{item.kind}", []).append(psnr(x, sharp))
         return {name: float(np.mean(values)) for name, values in sorted(metrics.items())}
 
     def _apply(self, state: TrainingState, item: Item) -> NDArray[np.float32]:

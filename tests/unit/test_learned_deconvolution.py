@@ -59,7 +59,7 @@ def test_input_of_both_array_types(scene):
     assert host.maps.dtype == host.levels.dtype == np.float32
     assert host.maps.shape == (*y.shape, MAPS) and host.levels.shape == (LEVELS,)
     for a, b in zip(host, device):
-        np.testing.assert_allclose(a, b, atol=2e-2 * np.abs(a).max())
+        np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max())
 
 
 def test_residual_shows_a_wrong_kernel_and_neither_clipped_nor_unknown_pixels(scene):
