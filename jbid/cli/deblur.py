@@ -204,7 +204,13 @@ class _Run:
                 photo, identity = self._read(path)
                 if identity is not None:
                     with stage_line(path.stem, interrupt) as on_stage:
-                        prepared = prepare(photo.image, self.config, kernel=self.known[0], on_stage=on_stage)
+                        prepared = prepare(
+                            photo.image,
+                            self.config,
+                            kernel=self.known[0],
+                            transparent=None if photo.alpha is None else photo.alpha == 0,
+                            on_stage=on_stage,
+                        )
                     jobs.append(_Job(path, photo._replace(image=prepared.image[:0]), prepared, identity))
             except (ValueError, OSError, MemoryError) as error:
                 self._fail(path, error)
@@ -218,7 +224,7 @@ class _Run:
         from jbid.pipeline.resume import run_identity
 
         photo = read_photo(path)
-        identity = run_identity(self.config, photo.image, *self.known)
+        identity = run_identity(self.config, photo.image, photo.alpha, *self.known)
         report = read_json(self.out / f"{path.stem}.json") if self.resume else {}
         if not report.get("complete"):
             return photo, identity

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 _BAR = 3  # pixels, the thinnest bar
 _BAR_SPREAD = 3 / 255  # within a bar
 _BAR_STEP = 0.03  # mean difference at its edge; a blur would have smoothed it
+_CELLS = 96  # along the longer side, in which a rectangle of known pixels is looked for
 _SMALLEST_CONTENT = 32  # pixels
 
 
@@ -49,6 +50,25 @@ def _bar(image: NDArray[np.float32]) -> int:
         return 0
     step = np.abs(image[ends[0]] - image[ends[0] - 1]).mean()
     return int(ends[0]) if step > _BAR_STEP else 0
+
+
+def largest_rectangle(is_known: NDArray[np.bool_]) -> Region:
+    """Largest rectangle of known pixels, on a grid of at most `_CELLS` x `_CELLS` cells."""
+    h, w = is_known.shape
+    step = -(-max(h, w) // _CELLS)
+    padded = np.pad(is_known, ((0, -h % step), (0, -w % step)))
+    cells = padded.reshape(padded.shape[0] // step, step, -1, step).all((1, 3))
+    best, area = (0, 0, 0, 0), 0
+    above = np.zeros(cells.shape[1], int)  # known cells that end in this row
+    for row, known in enumerate(cells):
+        above = np.where(known, above + 1, 0)
+        for left in np.flatnonzero(above):
+            heights = np.minimum.accumulate(above[left:])
+            areas = heights * np.arange(1, len(heights) + 1)
+            if areas.max() > area:
+                width = int(areas.argmax()) + 1
+                best, area = (int(left), row + 1 - int(heights[width - 1]), width, int(heights[width - 1])), areas.max()
+    return Region(*(n * step for n in best))
 
 
 def most_informative_region(image: NDArray[np.float32], side: int) -> Region:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid.kernel_estimation.overlay import fill, find_writing
-from jbid.kernel_estimation.patch import Region
+from jbid.kernel_estimation.patch import Region, largest_rectangle
 
 
 class Kept(NamedTuple):
@@ -16,35 +16,62 @@ class Kept(NamedTuple):
 
     Attributes:
         image: the whole image, with them.
-        content: the part within the bars around it.
-        writing: (h, w) of that part, True for pixels of writing over it; None: no writing.
+        content: the part within the bars, or the transparent surroundings, around it.
+        unknown: (h, w) of that part, True for pixels of writing over it and for transparent ones; None: none.
+        visible: rectangle of that part without transparent pixels, from which the kernel is estimated.
+        warnings: one line for each kind that was left out.
     """
 
     image: NDArray[np.float32]
     content: Region
-    writing: NDArray[np.bool_] | None
+    unknown: NDArray[np.bool_] | None
+    visible: Region
+    warnings: tuple[str, ...]
 
     def put_back(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
         """The whole image with the restored part in its place."""
         out = self.image.copy()
         part = self.content.of(out)
-        part[:] = restored if self.writing is None else np.where(self.writing[..., None], part, restored)
+        part[:] = restored if self.unknown is None else np.where(self.unknown[..., None], part, restored)
         return out
 
-    def warnings(self) -> list[str]:
-        """One line for each kind that was left out."""
-        lines = []
-        if self.content[2:] != self.image.shape[1::-1]:
-            lines.append("bars of one color at the border were left out and stay as they are")
-        if self.writing is not None:
-            lines.append("writing over the image, such as a date, was left out and stays as it is")
-        return lines
 
+def leave_out(
+    image: NDArray[np.float32], content: Region, transparent: NDArray[np.bool_] | None = None
+) -> tuple[Kept | None, NDArray[np.float32]]:
+    """Image within its bars, other pixels replaced by what is around them, and what is to be put back; None: nothing.
 
-def leave_out(image: NDArray[np.float32], content: Region) -> tuple[Kept | None, NDArray[np.float32]]:
-    """Image within its bars, writing replaced by what is around it, and what is to be put back; None: nothing."""
+    Args:
+        image: (h, w, c) in [0, 1].
+        content: of `find_content`.
+        transparent: (h, w), True for pixels without an image; None: none.
+    """
+    warnings = []
+    if transparent is not None and transparent.any() and not transparent.all():
+        content = _visible(content, transparent)
+        transparent = content.of(transparent)
+        warnings.append("transparent pixels were left out and stay as they are")
+    else:
+        transparent = None
+        if content[2:] != image.shape[1::-1]:
+            warnings.append("bars of one color at the border were left out and stay as they are")
     inner = content.of(image)
+    visible = Region(0, 0, content.width, content.height)
+    unknown = None if transparent is None or not transparent.any() else transparent
+    if unknown is not None:
+        inner, visible = fill(inner, unknown), largest_rectangle(~unknown)
     writing = find_writing(inner)
-    if writing is None and content[2:] == image.shape[1::-1]:
-        return None, image
-    return Kept(image, content, writing), inner if writing is None else fill(inner, writing)
+    if writing is not None:
+        warnings.append("writing over the image, such as a date, was left out and stays as it is")
+        inner, unknown = fill(inner, writing), writing if unknown is None else writing | unknown
+    return (Kept(image, content, unknown, visible, tuple(warnings)) if warnings else None), inner
+
+
+def _visible(content: Region, transparent: NDArray[np.bool_]) -> Region:
+    """Least rectangle with all pixels that are not transparent, within a part of the image if it is not empty there."""
+    shown = ~content.of(transparent)
+    if not shown.any():
+        content, shown = Region(0, 0, *transparent.shape[::-1]), ~transparent
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    width, height = int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
+    return Region(content.x + int(columns[0]), content.y + int(rows[0]), width, height)

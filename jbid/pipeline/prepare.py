@@ -118,6 +118,7 @@ def prepare(
     config: Config,
     *,
     kernel: NDArray | None = None,
+    transparent: NDArray[np.bool_] | None = None,
     on_stage: Callable[[str], object] | None = None,
 ) -> PreparedImage:
     """Choose the region of an image and estimate kernel size and initial kernels.
@@ -126,6 +127,7 @@ def prepare(
         image: (h, w, c) in [0, 1].
         config: the run.
         kernel: a known kernel with odd sides, which stays as it is.
+        transparent: (h, w), True for pixels without an image, which are left out; None: none.
         on_stage: called with a line that says what the estimation of the kernel does next.
 
     Raises:
@@ -135,10 +137,13 @@ def prepare(
     image = np.asarray(image, np.float32)
     check_size(image.shape, config.kernel_size)
     content = find_content(image) if config.region is None else Region(0, 0, image.shape[1], image.shape[0])
-    kept, image = leave_out(image, content)
+    kept, image = leave_out(image, content, None if config.region else transparent)
     if config.linear:
         image = srgb_to_linear(image)
-    region = _region(image, config)
+    # the image of a network must be whole if it is the answer
+    visible = kept.visible if kept and config.deconvolve else Region(0, 0, image.shape[1], image.shape[0])
+    region = _region(visible.of(image), config)
+    region = region._replace(x=region.x + visible.x, y=region.y + visible.y)
     part = region.of(image)
     check_size(part.shape, config.kernel_size)
     estimate: KernelEstimate | None = None
@@ -149,7 +154,7 @@ def prepare(
         shape = (kernel.shape[0], kernel.shape[1])
         initial = (InitialKernel("known kernel", np.asarray(kernel, np.float32)),)
     else:
-        shape, initial, estimate, warnings = _initialize(image, part, config, on_stage)
+        shape, initial, estimate, warnings = _initialize(visible.of(image), part, config, on_stage)
     check_size(part.shape, shape)
     observed = luma(part) if config.color == "luma" else part
     return PreparedImage(

@@ -157,7 +157,7 @@ def _restore(
         image = _final_image(prepared, config, kernel, None if is_deconvolved else selection.network_image, context)
     if prepared.kept is not None:
         image = prepared.kept.put_back(image)
-        warnings += prepared.kept.warnings()
+        warnings += prepared.kept.warnings
     if is_too_noisy and not is_deconvolved:
         warnings.append(
             f"the estimated noise is {noise:.2f}, so the network's own image is the answer; `deconvolve` = True "
@@ -226,7 +226,7 @@ def _deconvolve(prepared: PreparedImage, config: Config, kernel: NDArray, contex
         deconvolve_tiled,
         kernel=kernel,
         method="auto" if isinstance(config.deconvolve, bool) else config.deconvolve,
-        unknown=None if prepared.kept is None else prepared.kept.writing,
+        unknown=None if prepared.kept is None else prepared.kept.unknown,
         highest=_highest(config),
         on_tile=context.on_tile,
     )

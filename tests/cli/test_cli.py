@@ -21,7 +21,7 @@ from jbid.io.images import read_image, read_kernel, write_image, write_kernel
 from jbid.metrics import align, psnr
 from jbid.ops.color import linear_to_srgb, luma, srgb_to_linear
 from jbid.ops.conv import blur, crop_center
-from jbid.ops.motion import gaussian_process_kernel
+from jbid.ops.motion import gaussian_process_kernel, kernel_of_extent
 from jbid.pipeline.config import parse_assignment, read_config, resolve
 from jbid.pipeline.resume import read_resumable
 from tests.helpers import ROOT, TINY_ARGUMENTS
@@ -107,6 +107,24 @@ def test_alpha_bit_depth_and_format_are_kept(photo, kernel_file, tmp_path):
     restored = io.imread(tmp_path / "out" / "a_sharp.png")
     np.testing.assert_array_equal(restored[..., 3], alpha)
     assert tifffile.imread(tmp_path / "out" / "b_sharp.tif").dtype == np.uint16
+
+
+def test_transparent_pixels_stay_and_do_no_harm(tmp_path, capsys):
+    sharp = (data.astronaut()[60:240, 120:300] / 255).astype(np.float32)
+    blurred = np.asarray(blur(sharp, kernel_of_extent(11, 4)))
+    rows, columns = np.ogrid[: blurred.shape[0], : blurred.shape[1]]
+    shown = (rows - 85) ** 2 / 80**2 + (columns - 80) ** 2 / 70**2 < 1
+    pixels = np.uint8(255 * np.dstack([np.where(shown[..., None], blurred, 0), shown]))
+    io.imsave(tmp_path / "cut.png", pixels, check_contrast=False)
+    io.imsave(tmp_path / "black.png", pixels[..., :3], check_contrast=False)
+    args = ["deblur", str(tmp_path / "cut.png"), str(tmp_path / "black.png"), "--out", str(tmp_path / "out")]
+    assert main([*args, "--set", "min_confidence=0"]) == 0
+    assert "transparent pixels were left out" in capsys.readouterr().err
+    restored, without = (io.imread(tmp_path / "out" / f"{name}_sharp.png") for name in ("cut", "black"))
+    np.testing.assert_array_equal(restored[~shown], pixels[~shown])
+    truth = sharp[5:-5, 5:-5]
+    errors = [np.mean((x[shown] / 255 - truth[shown]) ** 2) for x in (restored[..., :3], without, pixels[..., :3])]
+    assert errors[0] < 0.5 * min(errors[1:])
 
 
 def test_lights_above_white_are_clipped_compressed_or_kept(kernel_file, tmp_path):

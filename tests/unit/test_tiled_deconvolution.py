@@ -8,7 +8,7 @@ import pytest
 from skimage import data
 
 from jbid.deconvolution.tiled import TILE_OPTIONS, Axis, deconvolve_tiled
-from jbid.kernel_estimation.patch import Region, most_informative_region
+from jbid.kernel_estimation.patch import Region, largest_rectangle, most_informative_region
 from jbid.metrics import align
 from jbid.ops.color import luma
 from jbid.ops.conv import blur
@@ -74,6 +74,20 @@ def test_network_is_used_where_it_wins(noise, gain, chosen):
     found = {m: deconvolve_tiled(blurred, kernel, method=m) for m in ("auto", "sparse", "learned")}
     assert np.abs(found["sparse"] - found["learned"]).max() > 1e-3
     np.testing.assert_array_equal(found["auto"], found[chosen])
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_largest_rectangle_of_known_pixels(scale):
+    known = np.ones((30, 40), bool)
+    known[:, 25] = known[20, :25] = False
+    known[5, 30] = False
+    large = np.kron(known, np.ones((scale, scale), bool))
+    found, cell = largest_rectangle(large), -(-large.shape[1] // 96)
+    assert found.of(large).all() and found[:2] == (0, 0)
+    assert 25 * scale - cell < found.width <= 25 * scale and 20 * scale - cell < found.height <= 20 * scale
+    disc = np.hypot(*np.ogrid[-500:500, -500:500]) < 500
+    found = largest_rectangle(disc)
+    assert found.of(disc).all() and 0.9 * 500000 < found.width * found.height <= 500000
 
 
 def test_most_informative_region_contains_the_edges():
