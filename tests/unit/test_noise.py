@@ -128,11 +128,24 @@ def test_only_impulses_are_detected(scene):
     y = scene[2]
     assert not detect_impulses(y).any()
     hit = impulse_noise(KEY, y, 0.08)
-    planted = np.asarray(jnp.abs(hit - y).max(-1) > 0.2)
+    planted = np.asarray(jnp.abs(hit - y).max(-1) > 0.05)
     found = np.asarray(detect_impulses(hit)[..., 0])
     assert found[planted].mean() > 0.97 and found[~planted].mean() < 0.01
     assert float(jnp.abs(remove_impulses(hit) - y).mean()) < 0.1 * float(jnp.abs(hit - y).mean())
     assert float(estimate_noise(remove_impulses(hit))) < 0.005 < float(estimate_noise(hit))
+
+
+def test_many_impulses_are_found_in_dark_and_bright_parts_too():
+    ramp = jnp.linspace(0.06, 0.94, 200)[None, :, None] * jnp.ones((150, 1, 1))
+    hit = impulse_noise(jax.random.key(3), ramp, 0.08)
+    is_hit, found = np.asarray(hit != ramp)[..., 0], np.asarray(detect_impulses(hit))[..., 0]
+    assert (is_hit & ~found).sum() < 0.003 * is_hit.sum() and not (found & ~is_hit).any()
+    assert float(jnp.abs(remove_impulses(hit) - ramp).max()) < 0.05
+    # a few black and white pixels are not taken for them
+    few = impulse_noise(jax.random.key(3), ramp, 0.0005)
+    found = np.asarray(detect_impulses(few))[:, :20, 0]
+    assert not found.any() or float(few[:, :20, 0][found].min()) > 0.5
+
 
 
 @pytest.mark.parametrize("noise", ["gaussian:0.05", "impulse:0.08", "shot:90"])
