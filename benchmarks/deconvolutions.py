@@ -5,11 +5,12 @@
 
 `--kernels` is the folder of images of `python -m jbid.bench`, whose estimated kernels are used beside the true ones.
 PSNR and SSIM by the protocol `sd_matlab`. With `--fdn`, the folder of the authors' repository, the Fourier
-deconvolution network of Kruse et al. 2017 is measured too, with jbid's noise level; it needs h5py.
+deconvolution network of Kruse et al. 2017 is measured too, with jbid's noise level; it needs h5py. `auto` is what
+jbid chooses by itself.
 
-`photos` blurs 24 photos as the training does (drawn with seed `SEED`), and four more with the blur of each; it
-deconvolves them with the true kernel, a perturbed one and jbid's own estimates, and reports PSNR by similarity of the
-kernel and by noise.
+`photos` blurs 24 photos as the training does (drawn with seed `SEED`), and nine more with the blur of each; it
+deconvolves parts of 192 pixels with two of the true kernel, a perturbed one and jbid's own estimates, and reports PSNR
+by similarity of the kernel and by noise.
 """
 
 from __future__ import annotations
@@ -33,19 +34,29 @@ from jbid.bench.scoring import quantize
 from jbid.data import lai, levin
 from jbid.data.crops import find_images
 from jbid.data.levin import Item
-from jbid.deconvolution.learned import CorrectionInput, predict_correction
-from jbid.deconvolution.tiled import deconvolve_tiled
+from jbid.deconvolution.learned import (
+    apply_networks,
+    kernel_levels,
+    observe,
+    periodic_shape,
+    place_latent,
+)
+from jbid.deconvolution.tiled import Deconvolution, deconvolve_tiled
 from jbid.io.files import read_json, write_json
 from jbid.io.images import read_kernel
 from jbid.metrics import kernel_similarity, psnr
 from jbid.ops.color import luma
+from jbid.ops.conv import crop_center
 from jbid.ops.kernels import pad_to_odd_square
 from jbid.ops.noise import estimate_noise, remove_impulses
 from jbid.pretrain.deconvolutions import Config, make_items
+from jbid.pretrain.deconvolutions import Item as PhotoItem
+from jbid.pretrain.deconvolver import BORDER
 from jbid.runtime.environment import source_commit, versions_and_device
 
 SETS: dict[str, Callable[..., list[Item]]] = {"levin": levin.load, "lai": lai.load}
 PROTOCOL = get_protocol("sd_matlab", 10)
+OWN: tuple[Deconvolution, ...] = ("sparse", "learned", "auto")
 PHOTOS, SEED = 24, 60_000
 NOISES = (0, 0.002, 0.005, 0.01, 0.02)
 SIMILARITIES = (0.6, 0.8, 0.9, 0.95, 0.99)
@@ -84,7 +95,9 @@ def summarize(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
 
 def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dict[str, Any]:
     """Rows of a set, those of an interrupted run kept."""
-    methods: dict[str, Callable[..., NDArray]] = {m: partial(deconvolve_tiled, method=m) for m in ("sparse", "learned")}
+    methods: dict[str, Callable[..., NDArray]] = {
+        m: partial(deconvolve_tiled, method=m) for m in ("sparse", "learned", "auto")
+    }
     if peer is not None:
         methods["fdn"] = partial(_fdn, peer)
     rows = read_json(out).get("rows", [])
@@ -95,9 +108,9 @@ def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dic
             kernels["estimated"] = read_kernel(folder / f"{item.name}_k.png")
         for kind, kernel in kernels.items():
             if (item.name, kind) not in done:
-                rows.append({"image": item.name, "kernels": kind, **measure(item, kernel, methods)})
+                rows.append({"image": item.name, "kernels": kind, **measure(item, kernel, methods(kind))})
                 write_json(out, {"rows": rows})
-    return {"set": name, "protocol": PROTOCOL.to_dict(), "means": summarize(rows, list(methods)), "rows": rows}
+    return {"set": name, "protocol": PROTOCOL.to_dict(), "means": summarize(rows, list(methods("true"))), "rows": rows}
 
 
 def _bins(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -111,6 +124,15 @@ def _bins(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return bins
 
 
+def restore(item: PhotoItem) -> tuple[NDArray, NDArray]:
+    """Sparse and learned deconvolution."""
+    blurred, side = item.blurred / np.float32(255), item.kernel.shape[0]
+    numbers = {"scale": item.scale, "noise": item.estimate, "levels": kernel_levels(item.kernel)}
+    observed = observe(blurred, item.kernel, **numbers)
+    x = place_latent(item.latent * np.float32(item.scale), side, periodic_shape(*blurred.shape, side))
+    return crop_center(item.latent, item.kernel.shape), apply_networks(observed, x) / item.scale
+
+
 def run_photos(folders: list[Path], out: Path) -> dict[str, Any]:
     """PSNR of photos of no training; those of an interrupted run are kept."""
     files = [path for folder in folders for path in find_images(folder)]
@@ -119,13 +141,9 @@ def run_photos(folders: list[Path], out: Path) -> dict[str, Any]:
         if any(row["photo"] == i for row in rows):
             continue
         for item in make_items(Config(), files, SEED + i):
-            correction = predict_correction(CorrectionInput(item.maps.astype(np.float32), item.levels))
-            sharp, *images = (
-                np.clip(x.astype(np.float32) / item.scale, 0, 1)
-                for x in (item.sharp, item.image, item.image + correction)
-            )
-            row = {name: getattr(item, name) for name in ("kind", "similarity", "extent", "noise")}
-            sparse, learned = (psnr(x, sharp) for x in images)
+            images = (np.clip(x, 0, 1)[BORDER:-BORDER, BORDER:-BORDER] for x in restore(item))
+            sparse, learned = (psnr(x, item.sharp[BORDER:-BORDER, BORDER:-BORDER].astype(np.float32)) for x in images)
+            row = {"kind": item.kind, "similarity": item.similarity, "side": item.kernel.shape[0], "noise": item.noise}
             rows.append({"photo": i, **row, "sparse": sparse, "learned": learned})
         write_json(out, {"rows": rows})
     means = {

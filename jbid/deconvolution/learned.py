@@ -1,25 +1,36 @@
-"""Learned correction of the sparse deconvolution: a network removes what noise and a wrong kernel leave in it."""
+"""Learned corrections of the sparse deconvolution: networks remove what noise and a wrong kernel leave in it."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from jbid.deconvolution.sparse import CONTRAST, THRESHOLD, Clipped, sparse_latent
 from jbid.io import weights
-from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
+from jbid.nets.deconvolver import FACTOR, Correction, DeconvolutionNet
 from jbid.ops.color import luma
 from jbid.ops.conv import crop_center, fast_shape
 from jbid.ops.kernels import extent, normalize_kernel
 from jbid.ops.namespace import AnyArray, Scalar, is_host, namespace
 from jbid.ops.noise import remove_impulses
-from jbid.ops.periodic import divide, extend_periodically, irfft2, laplacian_spectrum, rfft2, transfer_function
+from jbid.ops.periodic import (
+    Spectrum,
+    divide,
+    extend_periodically,
+    irfft2,
+    laplacian_spectrum,
+    put_inside,
+    rfft2,
+    transfer_function,
+)
 from jbid.runtime.compile import jit
 
 RIDGES = (3e-3, 3e-2)  # of the deconvolutions by one division of spectra
@@ -27,12 +38,33 @@ BACK_RIDGES = (0.003, 0.03)  # of the deconvolutions of the residual
 # of the maps, so that each has a standard deviation of about 1
 IMAGE_FACTOR, RIDGE_FACTOR, BLUR_FACTOR, BACK_FACTOR = 5.0, 30.0, 10.0, 50.0
 LEAST_NOISE = 1e-3
-# where the network wins on photos of no training, see docs/development-notes.md
-LARGEST_EXTENT, NOISES = 90, (0.006, 0.055)
-MAPS, LEVELS = 7, 4
+# where the networks win on photos of no training, see docs/development-notes.md; with exact kernels not without noise
+LARGEST_EXTENT, LARGEST_NOISE, LEAST_EXACT = 90, 0.055, 0.0015
+SHARE = 0.75  # of the correction, which on other photos gains as much as all of it and harms fewer of them
+MAPS, LEVELS = 7, 5
 NAME = "deconvolver"  # of the weights
 GRID = 32 * FACTOR  # pixels; the network runs on images whose sides are multiples of it
 SURROUNDINGS = 16  # pixels, beside those that the kernel needs, over which the image is continued periodically
+
+
+class Observation(NamedTuple):
+    """A blurred gray image, scaled, and what is known of its blur.
+
+    Attributes:
+        blurred: y.
+        clipped: pixels that are clipped in it.
+        known: 1, or 0 for pixels that do not count.
+        transfer: spectrum of the kernel for periodic images that contain y.
+        noise: standard deviation sigma in y.
+        levels: of the kernel.
+    """
+
+    blurred: Float[AnyArray, "h w"]
+    clipped: Clipped
+    known: Float[AnyArray, "h w"]
+    transfer: Spectrum
+    noise: Scalar
+    levels: Float[AnyArray, " 2"]
 
 
 class CorrectionInput(NamedTuple):
@@ -44,17 +76,18 @@ class CorrectionInput(NamedTuple):
     """
 
     maps: Float[AnyArray, "h w 7"]
-    levels: Float[AnyArray, " 4"]
+    levels: Float[AnyArray, " 5"]
 
 
-def is_in_range(kernel: NDArray, noise: float) -> bool:
-    """True for a kernel and a noise level with which the network improves the sparse deconvolution.
+def is_in_range(kernel: NDArray, noise: float, is_exact: bool) -> bool:
+    """True for a kernel and a noise level with which the networks improve the sparse deconvolution.
 
     Args:
         kernel: of the blur.
         noise: standard deviation in an image of the standard deviation `CONTRAST`.
+        is_exact: the kernel is known, not estimated.
     """
-    return extent(kernel) <= LARGEST_EXTENT and NOISES[0] <= noise <= NOISES[1]
+    return extent(kernel) <= LARGEST_EXTENT and LEAST_EXACT * is_exact <= noise <= LARGEST_NOISE
 
 
 def contrast_scale(gray: NDArray[np.float32]) -> float:
@@ -67,78 +100,152 @@ def kernel_levels(kernel: NDArray) -> NDArray[np.float32]:
     return np.array([np.log10(extent(kernel)) - 1.3, np.log10((kernel**2).sum()) + 1.5], np.float32)
 
 
-def correction_input(
+def periodic_shape(h: int, w: int, side: int) -> tuple[int, int]:
+    """Shape of a periodic image in which a kernel of `side` pixels joins nothing beyond the borders of h x w pixels."""
+    # twice the half kernel at each side
+    return fast_shape(h + 4 * (side // 2) + SURROUNDINGS, w + 4 * (side // 2) + SURROUNDINGS)
+
+
+def observe(
     blurred: Float[AnyArray, "h w"],
     kernel: Float[AnyArray, "s s"],
-    latent: Float[AnyArray, "H W"],
     *,
     scale: Scalar,
     noise: Scalar,
     levels: Float[AnyArray, " 2"],
     unknown: Bool[AnyArray, "h w"] | None = None,
-) -> CorrectionInput:
-    """Input of a `DeconvolutionNet` for a gray image, after Vasu et al. 2018 and Kruse et al. 2017.
-
-    With the sparse deconvolution x of y, the maps are x less its mean; w_i - x for two more deconvolutions w_i =
-    F^-1[conj(K) Y / (|K|^2 + ridge_i |D|^2)], which ring or blur more; y - x; the residual r = y - k * x deconvolved,
-    F^-1[conj(K) R / (|K|^2 + ridge_i)], which shows where the kernel is wrong; and arsinh(r / sigma). Beyond its border
-    y continues as k * x. All but the last are brought to a standard deviation of about 1. The levels are logarithms of
-    sigma and of the root mean square of r over sigma, and those of the kernel.
+) -> Observation:
+    """What a learned deconvolution needs to know of a blurred gray image.
 
     Args:
-        blurred: y, in [0, 1].
-        kernel: k, of odd side, with sum one.
-        latent: x with its surroundings, H = h + s - 1, W = w + s - 1.
-        scale: y and x are multiplied by it; of `contrast_scale`.
-        noise: standard deviation sigma in y.
+        blurred: in [0, 1].
+        kernel: of odd side, with sum one.
+        scale: that it is multiplied by; of `contrast_scale`.
+        noise: standard deviation in `blurred`.
         levels: of `kernel_levels`.
-        unknown: pixels without a residual; None: none.
+        unknown: pixels that do not count; None: all do.
     """
-    xp, (h, w), half = namespace(blurred), blurred.shape, kernel.shape[0] // 2
-    inside = slice(half, half + h), slice(half, half + w)
-    # twice the half kernel at each side, so that nothing wraps around into the image
-    shape = fast_shape(h + 4 * half + SURROUNDINGS, w + 4 * half + SURROUNDINGS)
-    x, y = extend_periodically(latent * scale, shape), blurred * scale
-    transfer = transfer_function(kernel, shape)
-    power, laplacian = abs(transfer) ** 2, laplacian_spectrum(x)
-    predicted = irfft2(transfer * rfft2(x), shape)
-    counts = Clipped.of(blurred[..., None]).within_range(y[..., None], predicted[inside][..., None])[..., 0]
-    counts = counts if unknown is None else counts * ~unknown
-    residual = counts * (y - predicted[inside])
-    r = xp.pad(residual, [(half, n - half - size) for n, size in zip(shape, (h, w))])
-    target = transfer.conj() * rfft2(predicted + r)
-    x = x[inside]
-    others = [irfft2(divide(target, power + ridge * laplacian), shape)[inside] - x for ridge in RIDGES]
-    spectrum = transfer.conj() * rfft2(r)
-    backs = [irfft2(divide(spectrum, power + ridge), shape)[inside] for ridge in BACK_RIDGES]
-    sigma = xp.maximum(xp.asarray(noise * scale, x.dtype), LEAST_NOISE)
-    ratio = xp.sqrt(xp.mean(residual**2)) / sigma
+    xp = namespace(blurred)
+    known = xp.ones_like(blurred) if unknown is None else 1 - xp.asarray(unknown, blurred.dtype)
+    clipped = Clipped(*(x[..., 0] for x in Clipped.of(blurred[..., None])))
+    transfer = transfer_function(kernel, periodic_shape(*blurred.shape, kernel.shape[0]))
+    sigma = xp.maximum(xp.asarray(noise * scale, blurred.dtype), LEAST_NOISE)
+    return Observation(blurred * scale, clipped, known, transfer, sigma, xp.asarray(levels, blurred.dtype))
+
+
+def place_latent(latent: Float[AnyArray, "H W"], side: int, shape: tuple[int, int]) -> Float[AnyArray, "P Q"]:
+    """Periodic image of a latent image with the surroundings of a kernel of `side`, the observed window in a corner."""
+    return namespace(latent).roll(extend_periodically(latent, shape), (-(side // 2), -(side // 2)), (0, 1))
+
+
+def _residual(observed: Observation, x: Float[AnyArray, "P Q"]) -> tuple[AnyArray, AnyArray]:
+    """y - k * x, periodic and zero where no pixel counts, and k * x."""
+    (h, w), xp = observed.blurred.shape, namespace(x)
+    predicted = irfft2(observed.transfer * rfft2(x), x.shape)
+    inside = predicted[:h, :w]
+    counts = observed.known * observed.clipped.within_range(observed.blurred, inside)
+    return put_inside(counts * (observed.blurred - inside), xp.zeros_like(x)), predicted
+
+
+def correction_input(
+    observed: Observation, x: Float[AnyArray, "P Q"], first_ratio: Scalar | None = None
+) -> CorrectionInput:
+    """Input of a `DeconvolutionNet`, after Vasu et al. 2018 and Kruse et al. 2017.
+
+    With a deconvolution x of y, the maps are x less its mean; w_i - x for two more deconvolutions w_i =
+    F^-1[conj(K) Y / (|K|^2 + ridge_i |D|^2)], which ring or blur more; y - x; the residual r = y - k * x deconvolved,
+    F^-1[conj(K) R / (|K|^2 + ridge_i)], which shows where x or the kernel is wrong; and arsinh(r / sigma). Beyond its
+    border y continues as k * x. All but the last are brought to a standard deviation of about 1. The levels are
+    logarithms of sigma and of the root mean square of r over sigma, that of the first deconvolution, and those of the
+    kernel.
+
+    Args:
+        observed: y and its blur.
+        x: periodic, with the observed window in the upper left corner, scaled as y.
+        first_ratio: second level of the first deconvolution; None: this is the first.
+    """
+    y = observed.blurred
+    xp, (h, w), shape = namespace(y), y.shape, x.shape
+    power, laplacian = abs(observed.transfer) ** 2, laplacian_spectrum(x)
+    r, predicted = _residual(observed, x)
+    target = observed.transfer.conj() * rfft2(predicted + r)
+    inside, residual = x[:h, :w], r[:h, :w]
+    others = [irfft2(divide(target, power + ridge * laplacian), shape)[:h, :w] - inside for ridge in RIDGES]
+    spectrum = observed.transfer.conj() * rfft2(r)
+    backs = [irfft2(divide(spectrum, power + ridge), shape)[:h, :w] for ridge in BACK_RIDGES]
     maps = [
-        IMAGE_FACTOR * (x - x.mean()),
+        IMAGE_FACTOR * (inside - inside.mean()),
         *(RIDGE_FACTOR * other for other in others),
-        BLUR_FACTOR * (y - x if unknown is None else ~unknown * (y - x)),
+        BLUR_FACTOR * observed.known * (y - inside),
         *(BACK_FACTOR * back for back in backs),
-        xp.arcsinh(residual / sigma),
+        xp.arcsinh(residual / observed.noise),
     ]
-    logarithms = xp.stack([xp.log10(sigma) + 2, 2 * xp.log10(xp.maximum(ratio, 1e-3))])
-    return CorrectionInput(xp.stack(maps, -1), xp.concatenate([logarithms, xp.asarray(levels, x.dtype)]))
+    ratio = 2 * xp.log10(xp.maximum(xp.sqrt(xp.mean(residual**2)) / observed.noise, 1e-3))
+    first_ratio = ratio if first_ratio is None else first_ratio
+    logarithms = xp.stack([xp.log10(observed.noise) + 2, ratio, first_ratio])
+    return CorrectionInput(xp.stack(maps, -1), xp.concatenate([logarithms, observed.levels]))
+
+
+def correct(
+    observed: Observation, x: Float[AnyArray, "P Q"], networks: Sequence[Callable[[CorrectionInput], Correction]]
+) -> list[Float[AnyArray, "h w"]]:
+    """Observed window of a deconvolution after each of several corrections.
+
+    z_i = x_i + network_i(y, k, x_i), x_i+1 = argmin_x ||y - k * x||^2 + beta_i ||x - z_i||^2, which is z_i +
+    F^-1[conj(K) F(y - k * z_i) / (|K|^2 + beta_i)] as far as the image is periodic (after Kruse et al. 2017, with the
+    identity for their filters).
+
+    Args:
+        observed: y and its blur.
+        x: first deconvolution; as in `correction_input`.
+        networks: that give the corrections and beta.
+    """
+    (h, w), power, first_ratio, results = observed.blurred.shape, abs(observed.transfer) ** 2, None, []
+    for network in networks:
+        given = correction_input(observed, x, first_ratio)
+        first_ratio = given.levels[1] if first_ratio is None else first_ratio
+        added, ridge = network(given)
+        x = put_inside(x[:h, :w] + added, x)
+        spectrum = observed.transfer.conj() * rfft2(_residual(observed, x)[0])
+        x = x + irfft2(divide(spectrum, power + ridge), x.shape)
+        results.append(x[:h, :w])
+    return results
 
 
 @functools.cache
-def _network(folder: Path) -> Callable[..., Any]:
-    variables = weights.load(NAME, folder)
+def _networks(folder: Path) -> list[Callable[..., Any]]:
+    stages = weights.load(NAME, folder)["params"]
     settings = weights.manifest(folder)[f"{NAME}.npz"]["settings"]
     net = DeconvolutionNet(settings["width"], settings["deep_width"])
-    return jit(lambda maps, levels: net.apply(variables, maps[None], levels[None])[0])
+
+    @jit
+    def apply(params, maps, levels):
+        return jax.tree.map(lambda v: v[0], net.apply({"params": params}, maps[None], levels[None]))
+
+    return [partial(apply, stages[name]) for name in sorted(stages)]
 
 
-def predict_correction(given: CorrectionInput, folder: Path = weights.SHIPPED) -> Float[AnyArray, "h w"]:
-    """Correction by the trained `DeconvolutionNet` of a folder, scaled as its input."""
+def _predict(network: Callable[..., Correction], given: CorrectionInput) -> Correction:
     h, w = given.maps.shape[:2]
     # few shapes, so that few programs are compiled
     padding = [(0, -n % GRID) for n in (h, w)]
-    correction = _network(folder)(namespace(given.maps).pad(given.maps, [*padding, (0, 0)]), given.levels)[:h, :w]
-    return np.asarray(correction) if is_host(given.maps) else correction
+    added, ridge = network(namespace(given.maps).pad(given.maps, [*padding, (0, 0)]), given.levels)
+    found = Correction(added[:h, :w], ridge)
+    return Correction(*(np.asarray(v) for v in found)) if is_host(given.maps) else found
+
+
+def trained_networks(folder: Path = weights.SHIPPED) -> list[Callable[[CorrectionInput], Correction]]:
+    """Trained networks of a folder, for `correct`."""
+    return [partial(_predict, network) for network in _networks(folder)]
+
+
+def apply_networks(
+    observed: Observation, x: Float[AnyArray, "P Q"], folder: Path = weights.SHIPPED
+) -> Float[AnyArray, "h w"]:
+    """Observed window of a deconvolution plus `SHARE` of its correction by the trained networks of a folder."""
+    h, w = observed.blurred.shape
+    *_, corrected = correct(observed, x, trained_networks(folder))
+    return x[:h, :w] + SHARE * (corrected - x[:h, :w])
 
 
 def deconvolve_learned(
@@ -154,9 +261,9 @@ def deconvolve_learned(
     folder: Path = weights.SHIPPED,
     **options: Any,
 ) -> Float[AnyArray, "h w c"]:
-    """Sharp image on the observed window, in [0, highest]: `deconvolve_sparse`, corrected by a network.
+    """Sharp image on the observed window, in [0, highest]: `deconvolve_sparse` and `apply_networks`.
 
-    The network sees luma; its correction is added to all channels.
+    The networks see luma; their correction is added to all channels.
 
     Args:
         blurred: in [0, 1].
@@ -173,6 +280,9 @@ def deconvolve_learned(
     xp, kernel = namespace(blurred), normalize_kernel(kernel, THRESHOLD)
     latent = sparse_latent(blurred, kernel, weight=weight, unknown=unknown, **options)
     gray = [luma(image)[..., 0] for image in (remove_impulses(blurred), latent)]
-    given = correction_input(gray[0], kernel, gray[1], scale=scale, noise=noise, levels=levels, unknown=unknown)
-    correction = predict_correction(given, folder) / scale
-    return xp.clip(crop_center(latent, kernel.shape) + correction[..., None], 0, highest)
+    observed = observe(gray[0], kernel, scale=scale, noise=noise, levels=levels, unknown=unknown)
+    shape = periodic_shape(*gray[0].shape, kernel.shape[0])
+    x = place_latent(gray[1] * scale, kernel.shape[0], shape)
+    corrected = apply_networks(observed, x, folder)
+    latent = crop_center(latent, kernel.shape)
+    return xp.clip(latent + (corrected / scale - luma(latent)[..., 0])[..., None], 0, highest)

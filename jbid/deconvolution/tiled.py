@@ -25,6 +25,7 @@ TILE = 1024  # pixels; side of a tile, with its margin
 # share of pixels with a clipped channel above which colors are restored channel by channel, with more reweightings,
 # because with each of them more clipped pixels are found to lie within the range
 MANY_CLIPPED = 0.002
+MOST_CLIPPED = 0.02  # share above which the sparse deconvolution is better than the learned one
 SAMPLED = 3  # pixels; one of so many in each direction is looked at
 CLIPPED_OPTIONS: dict[str, Any] = {"per_channel": True, "rounds": 8, "iterations": 20}
 # of a tile: a third of the work of a whole image
@@ -111,15 +112,16 @@ def _plan(
     weight: float | None,
     options: Mapping[str, Any] | None,
     is_tiled: bool,
+    is_exact: bool,
 ) -> tuple[NDArray[np.float32], Callable[..., Any]]:
     """Kernel, square if a network sees it, and a function of a tile, this kernel and `unknown`."""
     k = np.asarray(trim_zeros(kernel), np.float32)
     # one pixel of so many of a large image, whose luma would cost memory
     sample = image[::SAMPLED, ::SAMPLED] if is_tiled else image
-    has_many_clipped = bool(Clipped.of(sample).bright.mean() > MANY_CLIPPED)
+    clipped = float(Clipped.of(sample).bright.mean())
     if options is None:
-        options = CLIPPED_OPTIONS if has_many_clipped else TILE_OPTIONS if is_tiled else {}
-    is_learned = method == "learned" or (method == "auto" and not has_many_clipped)
+        options = CLIPPED_OPTIONS if clipped > MANY_CLIPPED else TILE_OPTIONS if is_tiled else {}
+    is_learned = method == "learned" or (method == "auto" and clipped <= MOST_CLIPPED)
     noise, scale = 0.0, 1.0
     if is_learned or weight is None:
         top, left = (max(0, n - TILE) // 2 for n in image.shape[:2])
@@ -128,7 +130,7 @@ def _plan(
         weight = float(regularization_weight(np.asarray(noise, np.float32)))
     if is_learned:
         scale = contrast_scale(luma(sample)[..., 0])
-        is_learned = method == "learned" or is_in_range(k, noise * scale)
+        is_learned = method == "learned" or is_in_range(k, noise * scale, is_exact)
     if not is_learned:
         return k, partial(_deconvolver(deconvolve_sparse, **options), weight=weight)
     k = pad_to_odd_square(k)
@@ -146,6 +148,7 @@ def deconvolve_tiled(
     unknown: NDArray[np.bool_] | None = None,
     highest: float = 1.0,
     options: Mapping[str, Any] | None = None,
+    is_exact: bool = True,
     on_tile: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Deconvolution of an image of any size, tile by tile; the memory beside the image depends on the tile only.
@@ -157,7 +160,7 @@ def deconvolve_tiled(
         image: (h, w, c) in [0, 1].
         kernel: (kh, kw).
         method: "sparse": `deconvolve_sparse`; "learned": `deconvolve_learned`; "auto": learned for the noise levels and
-            kernels with which the network wins (`is_in_range`), unless many pixels are clipped.
+            kernels with which the networks win (`is_in_range`), unless many pixels are clipped.
         weight: of the gradient prior; None: by the noise level, or the error of JPEG, in the center of the
             image, the same for all tiles.
         tile: side of a tile in pixels.
@@ -165,11 +168,12 @@ def deconvolve_tiled(
         highest: value that the result is clipped to.
         options: of `deconvolve_sparse`; None: tiles get fewer iterations than a small image (`TILE_OPTIONS`), images
             with many clipped pixels more (`CLIPPED_OPTIONS`).
+        is_exact: the kernel is known, not estimated; "auto" depends on it.
         on_tile: called with the number of finished tiles and their total.
     """
     (h, w), image = image.shape[:2], np.asarray(image, np.float32)
     is_tiled = max(h, w) > tile
-    k, deconvolve = _plan(image, kernel, method, weight, options, is_tiled)
+    k, deconvolve = _plan(image, kernel, method, weight, options, is_tiled, is_exact)
     deconvolve = partial(deconvolve, highest=highest)
     if not is_tiled:
         return np.asarray(deconvolve(image, k, unknown=unknown))

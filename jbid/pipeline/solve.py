@@ -228,6 +228,7 @@ def _deconvolve(prepared: PreparedImage, config: Config, kernel: NDArray, contex
         method="auto" if isinstance(config.deconvolve, bool) else config.deconvolve,
         unknown=None if prepared.kept is None else prepared.kept.unknown,
         highest=_highest(config),
+        is_exact=prepared.is_kernel_known,
         on_tile=context.on_tile,
     )
     # of all values, so that a star on dark ground is not stretched beyond white and taken for clipped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ import scipy.ndimage
 import scipy.signal
 from numpy.typing import NDArray
 
+from jbid.data.text_lines import line
 from jbid.io.images import image_size, read_image
+from jbid.nets.text_lines import HEIGHT
 from jbid.ops.camera import Degradation, degrade
 from jbid.ops.color import luma
 from jbid.ops.kernels import pad_to_odd_square, trim_zeros
@@ -32,7 +35,9 @@ VARIED = 0.4
 TURNS, STRETCHES = (-0.03, 0.03), (0.98, 1.02)  # radians and factors
 BRIGHT = 0.15  # share of photos brightened by up to
 BRIGHTEST = 1.8
-RELATIVE_SIZE = 3  # least size of a photo over that of its kernel
+TEXT = 0.1  # share of photos in whose place text is rendered, in letters larger by a factor of
+LETTERS = (0.6, 2.0)
+INVERTED = 0.3  # share of texts that are bright on dark
 
 
 class Blurred(NamedTuple):
@@ -93,15 +98,35 @@ def _blur(photo: NDArray[np.float32], kernel: NDArray[np.float32], rng: np.rando
     return (first + ramp * (second - first)).astype(np.float32)
 
 
-def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.random.Generator) -> Blurred:
-    """Random part of a random photo, blurred; among photos large enough for the kernel, if there are any."""
-    fits = [path for path in files if _least_side(path) >= RELATIVE_SIZE * kernel.shape[0]] or files
-    photo = luma(read_image(fits[int(rng.integers(len(fits)))]))[..., 0]
+def _page(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Square image of lines of text, of letters of one size."""
+    factor = rng.uniform(*LETTERS)
+    length = math.ceil(size / factor) + 1
+    lines = [line(rng, length)[..., 0] for _ in range(math.ceil(length / HEIGHT))]
+    page = scipy.ndimage.zoom(np.concatenate(lines), factor, order=1, mode="nearest")[:size, :size]
+    return 1 - page if rng.random() < INVERTED else page
+
+
+def blur_photo(files: Sequence[Path], kernel: NDArray[np.float32], rng: np.random.Generator, least: int) -> Blurred:
+    """Random part of a random photo, blurred, of at least `least` pixels a side.
+
+    Raises:
+        ValueError: if no photo is large enough.
+    """
+    needed = least + kernel.shape[0] - 1
+    fits = [path for path in files if _least_side(path) >= needed]
+    if not fits:
+        raise ValueError(f"no photo has {needed}x{needed} pixels; choose smaller kernels or a smaller `crop`")
+    if rng.random() < TEXT:
+        photo = _page(max(LARGEST_PHOTO, needed), rng)
+    else:
+        photo = luma(read_image(fits[int(rng.integers(len(fits)))]))[..., 0]
     photo = photo[:, ::-1] if rng.random() < 0.5 else photo
     if rng.random() < SMOOTH:
         photo = scipy.ndimage.gaussian_filter(photo, rng.uniform(*SMOOTHED))
-    top, left = (int(rng.integers(max(0, n - LARGEST_PHOTO) + 1)) for n in photo.shape)
-    photo = photo[top : top + LARGEST_PHOTO, left : left + LARGEST_PHOTO]
+    side = max(LARGEST_PHOTO, needed)
+    top, left = (int(rng.integers(max(0, n - side) + 1)) for n in photo.shape)
+    photo = photo[top : top + side, left : left + side]
     if rng.random() < BRIGHT:
         photo = photo * np.float32(rng.uniform(1, BRIGHTEST))
     noise = float(np.exp(rng.uniform(*np.log(NOISES))))

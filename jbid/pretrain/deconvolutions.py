@@ -19,25 +19,25 @@ from skimage.registration import phase_cross_correlation
 from tqdm import tqdm
 
 from jbid.data.crops import find_images, split_indices
-from jbid.deconvolution.learned import contrast_scale, correction_input, kernel_levels
-from jbid.deconvolution.sparse import Clipped, regularization_weight, sparse_deconvolution
+from jbid.deconvolution.learned import contrast_scale
+from jbid.deconvolution.sparse import THRESHOLD, Clipped, regularization_weight, sparse_deconvolution
 from jbid.deconvolution.tiled import TILE_OPTIONS
 from jbid.io.files import atomic_write
 from jbid.kernel_estimation.search import search_kernel
 from jbid.metrics import kernel_similarity
 from jbid.ops.conv import crop_center, pad_edge
-from jbid.ops.kernels import extent, pad_to_odd_square, trim_zeros
+from jbid.ops.kernels import normalize_kernel, pad_to_odd_square, trim_zeros
 from jbid.ops.noise import estimate_error
 from jbid.pretrain.blurred_photos import Blurred, blur_photo, draw_kernel, perturb_kernel
 
-POOL_VERSION = 3  # to be raised when the pool changes, so that no earlier file is used
+POOL_VERSION = 4  # to be raised when the pool changes, so that no earlier file is used
 OWN = 2  # estimates of each photo, which differ: have a similarity of less than
 DIFFERENT = 0.985
 RIGHT = 0.6  # least similarity to the true kernel
-OTHERS = 4  # further photos with the same blur, because an estimate is what takes long
+OTHERS = 9  # further photos with the same blur, because an estimate is what takes long
+KERNELS = 2  # of each photo
 FEW = 0.3  # share of deconvolutions with the few iterations of a tile
 PHOTOS_OF_PROCESS = 50
-BORDER = 8  # pixels that no crop contains
 
 
 class Config(NamedTuple):
@@ -48,7 +48,9 @@ class Config(NamedTuple):
         problems, held_out: blurred photos for training, and those that are measured on; each with a few kernels.
         least, largest: extent of the kernels in pixels, log-uniform.
         width, deep_width: channels of the network.
-        steps, batch, crop: of the training; `crop` is a multiple of 4.
+        stages: of the network.
+        steps, batch: of the training.
+        crop: side, in pixels, of the parts of photos that are deconvolved; a multiple of 4.
         rate: first learning rate; it falls by a cosine to zero after a rise of `warm_up` steps.
         warm_up: steps.
         decay: weight decay.
@@ -58,15 +60,16 @@ class Config(NamedTuple):
     """
 
     photos: str = ""
-    problems: int = 160
+    problems: int = 240
     held_out: int = 20
     least: float = 5
     largest: float = 90
     width: int = 32
     deep_width: int = 48
+    stages: int = 2
     steps: int = 8000
-    batch: int = 8
-    crop: int = 96
+    batch: int = 4
+    crop: int = 192
     rate: float = 1e-3
     warm_up: int = 200
     decay: float = 1e-4
@@ -76,27 +79,28 @@ class Config(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One deconvolution of a blurred photo.
+    """One deconvolution of a part of a blurred photo.
 
     Attributes:
         kind: of the kernel: "true", "perturbed", "estimated", or "other", estimated on another photo.
         similarity: of the kernel to the true one.
-        extent: of the kernel in pixels.
         noise: of the photo.
-        scale: of all of the following.
-        image: (h, w), half precision, the sparse deconvolution.
-        maps, levels: of `correction_input`; half precision and single.
-        sharp: (h, w), half precision.
+        estimate: of its noise level.
+        scale: of `contrast_scale`.
+        blurred: (n, n), with 8 bits.
+        kernel: (s, s), s odd, with sum one.
+        latent: (n + s - 1, n + s - 1), the sparse deconvolution with its surroundings.
+        sharp: (n, n).
     """
 
     kind: str
     similarity: float
-    extent: int
     noise: float
+    estimate: float
     scale: float
-    image: NDArray[np.float16]
-    maps: NDArray[np.float16]
-    levels: NDArray[np.float32]
+    blurred: NDArray[np.uint8]
+    kernel: NDArray[np.float32]
+    latent: NDArray[np.float32]
     sharp: NDArray[np.float16]
 
 
@@ -110,49 +114,61 @@ def _estimates(blurred: NDArray[np.float32], kernel: NDArray[np.float32]) -> lis
     return found
 
 
-def _shift_to(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sharp photo moved by fractions of a pixel to where a deconvolution lies, because its kernel's place is free."""
+def _shift_between(sharp: NDArray[np.float32], deconvolved: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Fractions of a pixel by which a deconvolution lies beside the sharp photo, because its kernel's place is free."""
     smooth = [scipy.ndimage.gaussian_filter(x, 1) for x in (deconvolved, sharp)]
-    shift = phase_cross_correlation(*smooth, upsample_factor=20, normalization=None)[0]
-    return scipy.ndimage.shift(sharp, shift, order=5, mode="nearest")
+    return phase_cross_correlation(*smooth, upsample_factor=20, normalization=None)[0]
 
 
-def _deconvolve(photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray, is_short: bool) -> Item:
-    """Deconvolution of a photo; `is_short`: with the few iterations of a tile."""
-    y, k = photo.blurred[..., None], pad_to_odd_square(kernel)
-    noise, scale = estimate_error(y), contrast_scale(photo.blurred)
+def _deconvolve(
+    photo: Blurred, true_kernel: NDArray, kind: str, kernel: NDArray, window: tuple[slice, slice], is_short: bool
+) -> Item:
+    """Deconvolution of a part of a photo; `is_short`: with the few iterations of a tile."""
+    k = normalize_kernel(pad_to_odd_square(kernel), THRESHOLD)
+    estimate, y = estimate_error(photo.blurred[..., None]), photo.blurred[window][..., None]
     latent = sparse_deconvolution(
         y,
         k,
         pad_edge(y, k.shape),
-        weight=float(regularization_weight(np.asarray(noise, np.float32))),
+        weight=float(regularization_weight(np.asarray(estimate, np.float32))),
         clipped=Clipped.of(y),
         **(TILE_OPTIONS if is_short else {}),
     )
-    image = crop_center(latent, k.shape)[..., 0]
-    given = correction_input(photo.blurred, k, latent[..., 0], scale=scale, noise=noise, levels=kernel_levels(k))
-    target = photo.sharp if kind == "true" else _shift_to(photo.sharp, image)
-    similarity, inside = kernel_similarity(k, true_kernel), (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    scaled = [(x * scale)[inside].astype(np.float16) for x in (image, target)]
-    maps = given.maps[inside].astype(np.float16)
-    return Item(kind, similarity, extent(k), photo.noise, scale, scaled[0], maps, given.levels, scaled[1])
+    sharp = photo.sharp
+    if kind != "true":
+        shift = _shift_between(sharp[window], crop_center(latent, k.shape)[..., 0])
+        sharp = scipy.ndimage.shift(sharp, shift, order=5, mode="nearest")
+    return Item(
+        kind=kind,
+        similarity=kernel_similarity(k, true_kernel),
+        noise=photo.noise,
+        estimate=float(estimate),
+        scale=contrast_scale(photo.blurred),
+        blurred=np.rint(255 * y[..., 0]).astype(np.uint8),
+        kernel=k,
+        latent=latent[..., 0],
+        sharp=sharp[window].astype(np.float16),
+    )
 
 
 def make_items(config: Config, files: Sequence[Path], index: int) -> list[Item]:
     """Deconvolutions of a blurred photo and `OTHERS` more with the same blur; the same for the same number.
 
-    The kernels are the true one, a perturbed one and estimates on the first photo.
+    `KERNELS` of each photo are drawn from the true one, a perturbed one and estimates on the first photo.
     """
     rng = np.random.default_rng([config.seed, index])
     true_kernel = draw_kernel(config.least, config.largest, rng)
-    first = blur_photo(files, true_kernel, rng)
+    first = blur_photo(files, true_kernel, rng, config.crop)
     estimates = _estimates(first.blurred, true_kernel)
     items = []
     for i in range(1 + OTHERS):
-        photo = blur_photo(files, true_kernel, rng) if i else first
+        photo = blur_photo(files, true_kernel, rng, config.crop) if i else first
         kernels = [("true", trim_zeros(true_kernel)), ("perturbed", perturb_kernel(true_kernel, rng))]
         kernels += [("other" if i else "estimated", k) for k in estimates]
-        items += [_deconvolve(photo, true_kernel, kind, k, bool(rng.random() < FEW)) for kind, k in kernels]
+        corner = [int(rng.integers(n - config.crop + 1)) for n in photo.blurred.shape]
+        window = slice(corner[0], corner[0] + config.crop), slice(corner[1], corner[1] + config.crop)
+        for j in rng.permutation(len(kernels))[:KERNELS]:
+            items.append(_deconvolve(photo, true_kernel, *kernels[j], window, bool(rng.random() < FEW)))
     return items
 
 
@@ -199,7 +215,15 @@ def pool(config: Config, folder: Path, held_out: bool) -> list[Item]:
     files = [files[i] for i in split_indices(len(files), held_out)]
     if not files:
         raise ValueError(f"`photos` must be a folder of images, got {config.photos!r}")
-    mark = [POOL_VERSION, held_out, config.least, config.largest, config.seed, [path.name for path in files]]
+    mark = [
+        POOL_VERSION,
+        held_out,
+        config.least,
+        config.largest,
+        config.crop,
+        config.seed,
+        [path.name for path in files],
+    ]
     name = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:12]
     (folder / "pool").mkdir(parents=True, exist_ok=True)
     # the numbers of held-out photos differ, so that their kernels do
