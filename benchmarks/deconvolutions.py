@@ -95,11 +95,11 @@ def summarize(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
 
 def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dict[str, Any]:
     """Rows of a set, those of an interrupted run kept."""
-    methods: dict[str, Callable[..., NDArray]] = {
-        m: partial(deconvolve_tiled, method=m) for m in ("sparse", "learned", "auto")
-    }
-    if peer is not None:
-        methods["fdn"] = partial(_fdn, peer)
+
+    def methods(kind: str) -> dict[str, Callable[[NDArray, NDArray], NDArray]]:
+        own = {m: partial(deconvolve_tiled, method=m, is_exact=kind == "true") for m in OWN}
+        return own if peer is None else {**own, "fdn": partial(_fdn, peer)}
+
     rows = read_json(out).get("rows", [])
     done = {(row["image"], row["kernels"]) for row in rows}
     for item in tqdm(SETS[name](), name, unit="image", dynamic_ncols=True):
