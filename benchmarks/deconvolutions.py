@@ -3,10 +3,10 @@
     python -m benchmarks.deconvolutions levin --kernels levin_edges_cpu --out deconvolutions_levin.json [--fdn DIR]
     python -m benchmarks.deconvolutions photos --sharp DIR [DIR ...] --out deconvolutions_photos.json
 
-`--kernels` is the folder of images of `python -m jbid.bench`, whose estimated kernels are used beside the true ones.
-PSNR and SSIM by the protocol `sd_matlab`. With `--fdn`, the folder of the authors' repository, the Fourier
-deconvolution network of Kruse et al. 2017 is measured too, with jbid's noise level; it needs h5py. `auto` is what
-jbid chooses by itself.
+`--kernels` is the folder of images of `python -m jbid.bench`, whose estimated kernels are used beside the true ones;
+images of which it has none are left out. PSNR and SSIM by the protocol `sd_matlab`. `auto` is what jbid chooses by
+itself. With `--fdn`, the folder of the authors' repository, the Fourier deconvolution network of Kruse et al. 2017 is
+measured too, with jbid's noise level; it needs h5py.
 
 `photos` blurs 24 photos as the training does (drawn with seed `SEED`), and nine more with the blur of each; it
 deconvolves parts of 192 pixels with two of the true kernel, a perturbed one and jbid's own estimates, and reports PSNR
@@ -102,7 +102,8 @@ def run_set(name: str, folder: Path | None, peer: Path | None, out: Path) -> dic
 
     rows = read_json(out).get("rows", [])
     done = {(row["image"], row["kernels"]) for row in rows}
-    for item in tqdm(SETS[name](), name, unit="image", dynamic_ncols=True):
+    items = [item for item in SETS[name]() if folder is None or (folder / f"{item.name}_k.png").exists()]
+    for item in tqdm(items, name, unit="image", dynamic_ncols=True):
         kernels = {"true": item.kernel}
         if folder is not None:
             kernels["estimated"] = read_kernel(folder / f"{item.name}_k.png")

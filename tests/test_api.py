@@ -16,6 +16,10 @@ from skimage import data
 
 import jbid
 from jbid.methods import MethodSpec
+from jbid.metrics import align
+from jbid.ops.color import luma
+from jbid.ops.conv import crop_center
+from jbid.ops.motion import kernel_of_extent
 from tests.helpers import TINY_NETWORK
 
 EXAMPLES = [name for name in jbid.__all__ if ">>>" in (inspect.getdoc(getattr(jbid, name)) or "")]
@@ -99,6 +103,17 @@ def test_without_confidence_the_image_is_left_as_it_is(photo):
     assert jbid.deblur(photo, kernel=left.kernel, min_confidence=1.0).confidence is None
     with pytest.raises(ValueError, match="`min_confidence` must be 0 to 1"):
         jbid.deblur(photo, min_confidence=2.0)
+
+
+def test_an_image_of_much_noise_is_not_left_as_it_is():
+    sharp = luma(data.astronaut()[:220, 60:280] / 255)[..., 0]
+    blurred = jbid.blur(sharp, kernel_of_extent(11, 2))
+    noisy = np.asarray(jbid.add_noise(0, blurred, "shot:25"))
+    restored = jbid.deblur(noisy)
+    assert restored.confidence >= 0.9 and restored.chosen != "no blur"
+    inside = crop_center(sharp[..., None], (11, 11))
+    before, after = (align(x[..., None], inside, max_shift=6).psnr for x in (noisy, restored.image))
+    assert after > before + 0.5
 
 
 def test_a_star_on_dark_ground_is_kept():

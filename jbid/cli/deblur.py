@@ -204,13 +204,8 @@ class _Run:
                 photo, identity = self._read(path)
                 if identity is not None:
                     with stage_line(path.stem, interrupt) as on_stage:
-                        prepared = prepare(
-                            photo.image,
-                            self.config,
-                            kernel=self.known[0],
-                            transparent=None if photo.alpha is None else photo.alpha == 0,
-                            on_stage=on_stage,
-                        )
+                        known, alpha = self.known[0], photo.alpha
+                        prepared = prepare(photo.image, self.config, kernel=known, alpha=alpha, on_stage=on_stage)
                     jobs.append(_Job(path, photo._replace(image=prepared.image[:0]), prepared, identity))
             except (ValueError, OSError, MemoryError) as error:
                 self._fail(path, error)

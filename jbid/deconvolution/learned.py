@@ -48,7 +48,7 @@ SURROUNDINGS = 16  # pixels, beside those that the kernel needs, over which the 
 
 
 class Observation(NamedTuple):
-    """A blurred gray image, scaled, and what is known of its blur.
+    """A blurred gray image, scaled, with its blur.
 
     Attributes:
         blurred: y.
@@ -115,7 +115,7 @@ def observe(
     levels: Float[AnyArray, " 2"],
     unknown: Bool[AnyArray, "h w"] | None = None,
 ) -> Observation:
-    """What a learned deconvolution needs to know of a blurred gray image.
+    """Observation of a blurred gray image, for a learned deconvolution.
 
     Args:
         blurred: in [0, 1].

@@ -118,7 +118,7 @@ def prepare(
     config: Config,
     *,
     kernel: NDArray | None = None,
-    transparent: NDArray[np.bool_] | None = None,
+    alpha: NDArray | None = None,
     on_stage: Callable[[str], object] | None = None,
 ) -> PreparedImage:
     """Choose the region of an image and estimate kernel size and initial kernels.
@@ -127,7 +127,7 @@ def prepare(
         image: (h, w, c) in [0, 1].
         config: the run.
         kernel: a known kernel with odd sides, which stays as it is.
-        transparent: (h, w), True for pixels without an image, which are left out; None: none.
+        alpha: (h, w), 0 for transparent pixels, which are left out; None: there are none.
         on_stage: called with a line that says what the estimation of the kernel does next.
 
     Raises:
@@ -137,7 +137,8 @@ def prepare(
     image = np.asarray(image, np.float32)
     check_size(image.shape, config.kernel_size)
     content = find_content(image) if config.region is None else Region(0, 0, image.shape[1], image.shape[0])
-    kept, image = leave_out(image, content, None if config.region else transparent)
+    transparent = None if alpha is None or config.region else alpha == 0
+    kept, image = leave_out(image, content, transparent)
     if config.linear:
         image = srgb_to_linear(image)
     # the image of a network must be whole if it is the answer

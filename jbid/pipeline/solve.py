@@ -33,6 +33,9 @@ from jbid.types import Method
 # standard deviation of noise above which the own image of a network that stops early beats a deconvolution,
 # docs/development-notes.md
 NETWORK_NOISE = 0.06
+# standard deviation of noise from which on any deconvolution is better than the image, even if it is not blurred, and
+# the probability of it
+MUCH_NOISE, LIKELY = 0.08, 0.9
 USUAL_RANGE = 0.6  # of the values of an image; the weights of the deconvolution are made for this much
 
 
@@ -142,7 +145,7 @@ def _restore(
         images = np.asarray(result.output.image[index])[:, :h, :w]
         selection = select(prepared, config, images, np.asarray(result.output.kernel[index]), losses, is_deconvolved)
         kernel = selection.kernels[0]
-    confidence = _confidence(prepared, config, kernel)
+    confidence = _confidence(prepared, config, kernel, noise)
     warnings = list(prepared.warnings)
     chosen = selection.candidates[0].name if selection.candidates else "known kernel"
     if confidence is not None and confidence < config.min_confidence:
@@ -185,17 +188,18 @@ def _restore(
     )
 
 
-def _confidence(prepared: PreparedImage, config: Config, kernel: NDArray) -> float | None:
+def _confidence(prepared: PreparedImage, config: Config, kernel: NDArray, noise: float) -> float | None:
     """Probability that a deconvolution with the chosen kernel is better than the image; None for a known kernel."""
     if prepared.is_kernel_known:
         return None
+    least = LIKELY if noise > MUCH_NOISE else 0.0
     if not config.is_optimized and prepared.estimate is not None:
-        return prepared.estimate.confidence
+        return max(prepared.estimate.confidence, least)
     gray = clean_image(luma(prepared.observed))[..., 0]
     square = pad_to_odd_square(kernel)
     predictor = GainPredictor(gray)
     (found,) = predictor.assess(latent_images(gray, [square]), [square])
-    return found.confidence
+    return max(found.confidence, least)
 
 
 def _is_network_better(prepared: PreparedImage, config: Config, noise: float) -> bool:

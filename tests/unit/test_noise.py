@@ -147,7 +147,6 @@ def test_many_impulses_are_found_in_dark_and_bright_parts_too():
     assert not found.any() or float(few[:, :20, 0][found].min()) > 0.5
 
 
-
 @pytest.mark.parametrize("noise", ["gaussian:0.05", "impulse:0.08", "shot:90"])
 def test_deconvolution_adapts_to_the_noise(scene, noise):
     x, kernel, clean = scene
