@@ -57,7 +57,7 @@ LAI = [
     )
 ]
 SIDE = 256
-STEPS = {"prior": 400, "target": 400, "residual": 100}
+STEPS = {"prior": 120, "target": 120, "residual": 60}  # as many as those of the preset quick
 RATES = {"prior": 1e-2, "target": 1e-2, "residual": 1e-3}
 TARGET = 0.3
 PROTOCOL = get_protocol("sd_matlab", 10)
@@ -112,9 +112,11 @@ def main() -> int | None:
     args = parser.parse_args()
     rows = read_json(args.out).get("rows", [])
     done = {(row["image"], row["kernels"]) for row in rows}
-    pairs = [(item, args.levin_kernels) for item in levin.load(names=LEVIN)]
-    pairs += [(item, args.lai_kernels) for item in lai.load(names=LAI)]
-    for item, folder in tqdm(pairs, unit="image", dynamic_ncols=True):
+    sets = (
+        [(item, args.levin_kernels) for item in levin.load(names=LEVIN)],
+        [(item, args.lai_kernels) for item in lai.load(names=LAI)],
+    )
+    for item, folder in tqdm([pair for pairs in zip(*sets) for pair in pairs], unit="image", dynamic_ncols=True):
         for kind in ("true", "estimated"):
             if (item.name, kind) not in done:
                 kernel = item.kernel if kind == "true" else read_kernel(folder / f"{item.name}_k.png")
