@@ -12,7 +12,7 @@ _BAR = 3  # pixels, the thinnest bar
 _BAR_SPREAD = 3 / 255  # within a bar
 _BAR_STEP = 0.03  # mean difference at its edge; a blur would have smoothed it
 _CELLS = 96  # along the longer side, in which a rectangle of known pixels is looked for
-_SMALLEST_CONTENT = 32  # pixels
+SMALLEST_CONTENT = 32  # pixels
 
 
 class Region(NamedTuple):
@@ -39,7 +39,7 @@ def find_content(image: NDArray[np.float32]) -> Region:
     inner = image[top : h - bottom]
     left, right = (_bar(side) for side in (inner.swapaxes(0, 1), inner[:, ::-1].swapaxes(0, 1)))
     content = Region(left, top, w - left - right, h - top - bottom)
-    return content if min(content.width, content.height) >= _SMALLEST_CONTENT else Region(0, 0, w, h)
+    return content if min(content.width, content.height) >= SMALLEST_CONTENT else Region(0, 0, w, h)
 
 
 def _bar(image: NDArray[np.float32]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jbid.kernel_estimation.overlay import fill, find_writing
-from jbid.kernel_estimation.patch import Region, largest_rectangle
+from jbid.kernel_estimation.patch import SMALLEST_CONTENT, Region, largest_rectangle
 
 
 class Kept(NamedTuple):
@@ -18,7 +18,7 @@ class Kept(NamedTuple):
         image: the whole image, with them.
         content: the part within the bars, or the transparent surroundings, around it.
         unknown: (h, w) of that part, True for pixels of writing over it and for transparent ones; None: none.
-        visible: rectangle of that part without transparent pixels, from which the kernel is estimated.
+        visible: rectangle of that part, if possible without transparent pixels, from which the kernel is estimated.
         warnings: one line for each kind that was left out.
     """
 
@@ -59,7 +59,8 @@ def leave_out(
     visible = Region(0, 0, content.width, content.height)
     unknown = None if transparent is None or not transparent.any() else transparent
     if unknown is not None:
-        inner, visible = fill(inner, unknown), largest_rectangle(~unknown)
+        inner, rectangle = fill(inner, unknown), largest_rectangle(~unknown)
+        visible = rectangle if min(rectangle.width, rectangle.height) >= SMALLEST_CONTENT else visible
     writing = find_writing(inner)
     if writing is not None:
         warnings.append("writing over the image, such as a date, was left out and stays as it is")
