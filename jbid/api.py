@@ -50,7 +50,7 @@ def deblur(
 
     Args:
         image: (h, w) or (h, w, 3), floats in [0, 1], uint8 or uint16.
-        method: "edges" (seconds, no network), or a network method: "selfdeblur", "gkpile", "explore", "robust".
+        method: "edges" (seconds), or a deep prior: "selfdeblur", "gkpile", "explore", "robust".
         preset: "quick", or "paper" for the published settings, which need a GPU.
         kernel_size: odd side in pixels, "auto" (found from the image) or "half" (half the image).
         kernel: the kernel, if it is known: non-blind deconvolution.

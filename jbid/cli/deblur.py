@@ -58,7 +58,7 @@ def deblur(
     out
         Folder of the results.
     method
-        edges (default: seconds, no network), or a network: selfdeblur, gkpile, robust (noisy photos), explore.
+        edges (default: seconds), or a deep prior: selfdeblur, gkpile, robust (noisy photos), explore.
     kernel_size
         Size of the blur in pixels, an odd number; auto (default): found from the photo; half: half the photo.
     region

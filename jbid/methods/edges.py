@@ -1,4 +1,4 @@
-"""Edge-based kernel estimation and sparse deconvolution, without a network: the default method.
+"""Edge-based kernel estimation and deconvolution, without a deep prior: the default method.
 
 The kernel comes from `jbid.kernel_estimation`, the image from `jbid.deconvolution`. The other methods begin from the
 same kernel and refine it with a deep image prior.
@@ -10,7 +10,7 @@ from jbid.methods import MethodSpec
 
 SPEC = MethodSpec(
     name="edges",
-    summary="kernel estimated from edges, sparse deconvolution; no network, seconds",
+    summary="kernel estimated from edges, deconvolution; seconds",
     build=None,
     presets={name: dict(init="edges", patch=512) for name in ("quick", "paper")},
 )
