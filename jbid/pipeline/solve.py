@@ -35,7 +35,7 @@ from jbid.types import Method
 NETWORK_NOISE = 0.06
 # standard deviation of noise from which on any deconvolution is better than the image, even if it is not blurred, and
 # the probability of it
-MUCH_NOISE, LIKELY = 0.08, 0.9
+MUCH_NOISE, LIKELY = 0.075, 0.9
 USUAL_RANGE = 0.6  # of the values of an image; the weights of the deconvolution are made for this much
 
 
