@@ -130,7 +130,7 @@ def restore(item: PhotoItem) -> tuple[NDArray, NDArray]:
     blurred, side = item.blurred / np.float32(255), item.kernel.shape[0]
     numbers = {"scale": item.scale, "noise": item.estimate, "levels": kernel_levels(item.kernel)}
     observed = observe(blurred, item.kernel, **numbers)
-    x = place_latent(item.latent * np.float32(item.scale), side, periodic_shape(*blurred.shape, side))
+    x = place_latent(item.latent * np.float32(item.scale), side, periodic_shape(blurred.shape, side))
     return crop_center(item.latent, item.kernel.shape), apply_networks(observed, x) / item.scale
 
 

@@ -100,10 +100,11 @@ def kernel_levels(kernel: NDArray) -> NDArray[np.float32]:
     return np.array([np.log10(extent(kernel)) - 1.3, np.log10((kernel**2).sum()) + 1.5], np.float32)
 
 
-def periodic_shape(h: int, w: int, side: int) -> tuple[int, int]:
-    """Shape of a periodic image in which a kernel of `side` pixels joins nothing beyond the borders of h x w pixels."""
+def periodic_shape(window: Sequence[int], side: int) -> tuple[int, int]:
+    """Shape of a periodic image in which a kernel of `side` pixels joins nothing beyond the borders of a window."""
     # twice the half kernel at each side
-    return fast_shape(h + 4 * (side // 2) + SURROUNDINGS, w + 4 * (side // 2) + SURROUNDINGS)
+    h, w = (n + 4 * (side // 2) + SURROUNDINGS for n in window)
+    return fast_shape(h, w)
 
 
 def observe(
@@ -128,7 +129,7 @@ def observe(
     xp = namespace(blurred)
     known = xp.ones_like(blurred) if unknown is None else 1 - xp.asarray(unknown, blurred.dtype)
     clipped = Clipped(*(x[..., 0] for x in Clipped.of(blurred[..., None])))
-    transfer = transfer_function(kernel, periodic_shape(*blurred.shape, kernel.shape[0]))
+    transfer = transfer_function(kernel, periodic_shape(blurred.shape, kernel.shape[0]))
     sigma = xp.maximum(xp.asarray(noise * scale, blurred.dtype), LEAST_NOISE)
     return Observation(blurred * scale, clipped, known, transfer, sigma, xp.asarray(levels, blurred.dtype))
 
@@ -230,8 +231,8 @@ def _predict(network: Callable[..., Correction], given: CorrectionInput) -> Corr
     # few shapes, so that few programs are compiled
     padding = [(0, -n % GRID) for n in (h, w)]
     added, ridge = network(namespace(given.maps).pad(given.maps, [*padding, (0, 0)]), given.levels)
-    found = Correction(added[:h, :w], ridge)
-    return Correction(*(np.asarray(v) for v in found)) if is_host(given.maps) else found
+    added = added[:h, :w]
+    return Correction(np.asarray(added), np.asarray(ridge)) if is_host(given.maps) else Correction(added, ridge)
 
 
 def trained_networks(folder: Path = weights.SHIPPED) -> list[Callable[[CorrectionInput], Correction]]:
@@ -281,7 +282,7 @@ def deconvolve_learned(
     latent = sparse_latent(blurred, kernel, weight=weight, unknown=unknown, **options)
     gray = [luma(image)[..., 0] for image in (remove_impulses(blurred), latent)]
     observed = observe(gray[0], kernel, scale=scale, noise=noise, levels=levels, unknown=unknown)
-    shape = periodic_shape(*gray[0].shape, kernel.shape[0])
+    shape = periodic_shape(gray[0].shape, kernel.shape[0])
     x = place_latent(gray[1] * scale, kernel.shape[0], shape)
     corrected = apply_networks(observed, x, folder)
     latent = crop_center(latent, kernel.shape)

@@ -57,11 +57,11 @@ def largest_rectangle(is_known: NDArray[np.bool_]) -> Region:
     h, w = is_known.shape
     step = -(-max(h, w) // _CELLS)
     padded = np.pad(is_known, ((0, -h % step), (0, -w % step)))
-    cells = padded.reshape(padded.shape[0] // step, step, -1, step).all((1, 3))
+    cells = np.all(padded.reshape(padded.shape[0] // step, step, -1, step), (1, 3))
     best, area = (0, 0, 0, 0), 0
     above = np.zeros(cells.shape[1], int)  # known cells that end in this row
-    for row, known in enumerate(cells):
-        above = np.where(known, above + 1, 0)
+    for row in range(len(cells)):
+        above = np.where(cells[row], above + 1, 0)
         for left in np.flatnonzero(above):
             heights = np.minimum.accumulate(above[left:])
             areas = heights * np.arange(1, len(heights) + 1)

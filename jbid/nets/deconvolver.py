@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jbid.ops.namespace import AnyArray
+
 FACTOR = 4  # the sides of the input are multiples of it
 DILATIONS = (1, 2, 4, 1)  # of the convolutions at a quarter of the size
 DIFFERENT = (1, 2, 4, 5)  # maps in which deconvolutions differ
@@ -52,8 +54,8 @@ class Correction(NamedTuple):
         ridge: beta of the division of spectra F^-1[conj(K) R / (|K|^2 + beta)] that follows.
     """
 
-    added: Float[Array, "*n h w"]
-    ridge: Float[Array, "*n"]
+    added: Float[AnyArray, "*n h w"]
+    ridge: Float[AnyArray, "*n"]
 
 
 class DeconvolutionNet(nn.Module):

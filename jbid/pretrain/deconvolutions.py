@@ -168,7 +168,8 @@ def make_items(config: Config, files: Sequence[Path], index: int) -> list[Item]:
         corner = [int(rng.integers(n - config.crop + 1)) for n in photo.blurred.shape]
         window = slice(corner[0], corner[0] + config.crop), slice(corner[1], corner[1] + config.crop)
         for j in rng.permutation(len(kernels))[:KERNELS]:
-            items.append(_deconvolve(photo, true_kernel, *kernels[j], window, bool(rng.random() < FEW)))
+            kind, kernel = kernels[j]
+            items.append(_deconvolve(photo, true_kernel, kind, kernel, window, bool(rng.random() < FEW)))
     return items
 
 

@@ -61,7 +61,7 @@ def _size(item: Item) -> int:
 def _stack(items: Sequence[Item]) -> Batch:
     """Batch of deconvolutions with kernels of one of `SIZES`."""
     size, window = _size(items[0]), items[0].blurred.shape
-    shape = periodic_shape(*window, size)
+    shape = periodic_shape(window, size)
     rows = []
     for item in items:
         side = item.kernel.shape[0]

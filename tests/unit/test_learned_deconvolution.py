@@ -67,7 +67,7 @@ def prepare(blurred, kernel, latent, *, unknown=None, **options):
     if not options:
         numbers |= {"scale": contrast_scale(blurred), "levels": kernel_levels(kernel)}
     side = kernel.shape[0]
-    x = place_latent(latent * np.float32(numbers["scale"]), side, periodic_shape(*blurred.shape, side))
+    x = place_latent(latent * np.float32(numbers["scale"]), side, periodic_shape(blurred.shape, side))
     return observe(blurred, kernel, unknown=unknown, **numbers), x
 
 
