@@ -130,7 +130,7 @@ def _plan(
         weight = float(regularization_weight(np.asarray(noise, np.float32)))
     if is_learned:
         scale = contrast_scale(luma(sample)[..., 0])
-        is_learned = method == "learned" or is_in_range(k, noise * scale, is_exact)
+        is_learned = method == "learned" or is_in_range(k, noise * scale, is_exact=is_exact, is_tiled=is_tiled)
     if not is_learned:
         return k, partial(_deconvolver(deconvolve_sparse, **options), weight=weight)
     k = pad_to_odd_square(k)
