@@ -40,7 +40,7 @@ IMAGE_FACTOR, RIDGE_FACTOR, BLUR_FACTOR, BACK_FACTOR = 5.0, 30.0, 10.0, 50.0
 LEAST_NOISE = 1e-3
 # where the networks win on photos of no training, see docs/development-notes.md; with exact kernels and on large photos
 # not without noise
-LARGEST_EXTENT, LARGEST_NOISE, LEAST_EXACT, LEAST_TILED = 90, 0.055, 0.0015, 0.006
+LARGEST_EXTENT, LARGEST_NOISE, LEAST_EXACT, LEAST_LARGE = 90, 0.055, 0.0015, 0.006
 SHARE = 0.75  # of the correction, which on other photos gains as much as all of it and harms fewer of them
 MAPS, LEVELS = 7, 5
 NAME = "deconvolver"  # of the weights
@@ -80,16 +80,16 @@ class CorrectionInput(NamedTuple):
     levels: Float[AnyArray, " 5"]
 
 
-def is_in_range(kernel: NDArray, noise: float, *, is_exact: bool, is_tiled: bool) -> bool:
+def is_in_range(kernel: NDArray, noise: float, *, is_exact: bool, is_large: bool) -> bool:
     """True for a kernel and a noise level with which the networks improve the sparse deconvolution.
 
     Args:
         kernel: of the blur.
         noise: standard deviation in an image of the standard deviation `CONTRAST`.
         is_exact: the kernel is known, not estimated.
-        is_tiled: the image is a large photo.
+        is_large: the image is a large photo.
     """
-    least = max(LEAST_EXACT * is_exact, LEAST_TILED * is_tiled)
+    least = max(LEAST_EXACT * is_exact, LEAST_LARGE * is_large)
     return extent(kernel) <= LARGEST_EXTENT and least <= noise <= LARGEST_NOISE
 
 

@@ -26,6 +26,7 @@ TILE = 1024  # pixels; side of a tile, with its margin
 # because with each of them more clipped pixels are found to lie within the range
 MANY_CLIPPED = 0.002
 MOST_CLIPPED = 0.02  # share above which the sparse deconvolution is better than the learned one
+LARGE = 4_000_000  # pixels of a photo that the learned deconvolution makes slower, and better only with noise
 SAMPLED = 3  # pixels; one of so many in each direction is looked at
 CLIPPED_OPTIONS: dict[str, Any] = {"per_channel": True, "rounds": 8, "iterations": 20}
 # of a tile: a third of the work of a whole image
@@ -130,7 +131,9 @@ def _plan(
         weight = float(regularization_weight(np.asarray(noise, np.float32)))
     if is_learned:
         scale = contrast_scale(luma(sample)[..., 0])
-        is_learned = method == "learned" or is_in_range(k, noise * scale, is_exact=is_exact, is_tiled=is_tiled)
+        is_learned = method == "learned" or is_in_range(
+            k, noise * scale, is_exact=is_exact, is_large=image[..., 0].size > LARGE
+        )
     if not is_learned:
         return k, partial(_deconvolver(deconvolve_sparse, **options), weight=weight)
     k = pad_to_odd_square(k)

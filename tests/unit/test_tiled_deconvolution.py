@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from jbid.deconvolution import tiled
 from jbid.deconvolution.tiled import TILE_OPTIONS, Axis, deconvolve_tiled
 from jbid.kernel_estimation.patch import Region, largest_rectangle, most_informative_region
 from jbid.metrics import align
@@ -111,21 +112,22 @@ def test_tiles_of_a_scaled_axis_begin_at_multiples_of_the_scale():
     assert [start * 128 for start in axis.starts()] == axis.scaled(128).starts()
 
 
-def test_what_is_chosen_by_itself():
+def test_what_is_chosen_by_itself(monkeypatch):
     sharp = (data.astronaut()[:260, 100:360] / 255).astype(np.float32)
     kernel = kernel_of_extent(9, 2)
     blurred = np.asarray(blur(sharp, kernel), np.float32)
     rng = np.random.default_rng(0)
     options = {"rounds": 1, "iterations": 3}
 
-    def chosen(noise, is_exact, tile=1024):
+    def chosen(noise, is_exact, large=4_000_000):
+        monkeypatch.setattr(tiled, "LARGE", large)
         image = np.clip(blurred + noise * rng.standard_normal(blurred.shape), 0.01, 0.98).astype(np.float32)
-        arguments = {"options": options, "is_exact": is_exact, "tile": tile}
+        arguments = {"options": options, "is_exact": is_exact}
         auto, *others = (deconvolve_tiled(image, kernel, method=m, **arguments) for m in ("auto", "sparse", "learned"))
         gaps = [np.abs(auto - x).max() for x in others]
         assert min(gaps) == 0 < max(gaps)
         return "sparse" if gaps[0] == 0 else "learned"
 
     # the luma of three noisy channels has two thirds of their noise, about
-    assert chosen(0.0005, is_exact=False) == chosen(0.02, is_exact=True) == chosen(0.02, False, tile=200) == "learned"
-    assert chosen(0.0005, is_exact=True) == chosen(0.0005, False, tile=200) == chosen(0.2, False) == "sparse"
+    assert chosen(0.0005, is_exact=False) == chosen(0.02, is_exact=True) == chosen(0.02, False, large=1000) == "learned"
+    assert chosen(0.0005, is_exact=True) == chosen(0.0005, False, large=1000) == chosen(0.2, False) == "sparse"
