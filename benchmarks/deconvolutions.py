@@ -34,13 +34,7 @@ from jbid.bench.scoring import quantize
 from jbid.data import lai, levin
 from jbid.data.crops import find_images
 from jbid.data.levin import Item
-from jbid.deconvolution.learned import (
-    apply_networks,
-    kernel_levels,
-    observe,
-    periodic_shape,
-    place_latent,
-)
+from jbid.deconvolution.learned import apply_networks, kernel_levels
 from jbid.deconvolution.tiled import Deconvolution, deconvolve_tiled
 from jbid.io.files import read_json, write_json
 from jbid.io.images import read_kernel
@@ -127,11 +121,9 @@ def _bins(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def restore(item: PhotoItem) -> tuple[NDArray, NDArray]:
     """Sparse and learned deconvolution."""
-    blurred, side = item.blurred / np.float32(255), item.kernel.shape[0]
     numbers = {"scale": item.scale, "noise": item.estimate, "levels": kernel_levels(item.kernel)}
-    observed = observe(blurred, item.kernel, **numbers)
-    x = place_latent(item.latent * np.float32(item.scale), side, periodic_shape(blurred.shape, side))
-    return crop_center(item.latent, item.kernel.shape), apply_networks(observed, x) / item.scale
+    learned = apply_networks(item.blurred / np.float32(255), item.kernel, item.latent, **numbers)
+    return crop_center(item.latent, item.kernel.shape), learned
 
 
 def run_photos(folders: list[Path], out: Path) -> dict[str, Any]:

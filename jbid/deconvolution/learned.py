@@ -143,10 +143,10 @@ def place_latent(latent: Float[AnyArray, "H W"], side: int, shape: tuple[int, in
 
 
 def _residual(observed: Observation, x: Float[AnyArray, "P Q"]) -> tuple[AnyArray, AnyArray]:
-    """y - k * x, periodic and zero where no pixel counts, and k * x."""
+    """y - k * x, periodic and zero where no pixel counts, and the spectrum of k * x."""
     (h, w), xp = observed.blurred.shape, namespace(x)
-    predicted = irfft2(observed.transfer * rfft2(x), x.shape)
-    inside = predicted[:h, :w]
+    predicted = observed.transfer * rfft2(x)
+    inside = irfft2(predicted, x.shape)[:h, :w]
     counts = observed.known * observed.clipped.within_range(observed.blurred, inside)
     return put_inside(counts * (observed.blurred - inside), xp.zeros_like(x)), predicted
 
@@ -172,11 +172,11 @@ def correction_input(
     xp, (h, w), shape = namespace(y), y.shape, x.shape
     power, laplacian = abs(observed.transfer) ** 2, laplacian_spectrum(x)
     r, predicted = _residual(observed, x)
-    target = observed.transfer.conj() * rfft2(predicted + r)
+    spectrum = rfft2(r)
+    target, back = (observed.transfer.conj() * v for v in (predicted + spectrum, spectrum))
     inside, residual = x[:h, :w], r[:h, :w]
     others = [irfft2(divide(target, power + ridge * laplacian), shape)[:h, :w] - inside for ridge in RIDGES]
-    spectrum = observed.transfer.conj() * rfft2(r)
-    backs = [irfft2(divide(spectrum, power + ridge), shape)[:h, :w] for ridge in BACK_RIDGES]
+    backs = [irfft2(divide(back, power + ridge), shape)[:h, :w] for ridge in BACK_RIDGES]
     maps = [
         IMAGE_FACTOR * (inside - inside.mean()),
         *(RIDGE_FACTOR * other for other in others),
@@ -185,8 +185,7 @@ def correction_input(
         xp.arcsinh(residual / observed.noise),
     ]
     ratio = 2 * xp.log10(xp.maximum(xp.sqrt(xp.mean(residual**2)) / observed.noise, 1e-3))
-    first_ratio = ratio if first_ratio is None else first_ratio
-    logarithms = xp.stack([xp.log10(observed.noise) + 2, ratio, first_ratio])
+    logarithms = xp.stack([xp.log10(observed.noise) + 2, ratio, ratio if first_ratio is None else first_ratio])
     return CorrectionInput(xp.stack(maps, -1), xp.concatenate([logarithms, observed.levels]))
 
 
@@ -210,46 +209,57 @@ def correct(
         first_ratio = given.levels[1] if first_ratio is None else first_ratio
         added, ridge = network(given)
         x = put_inside(x[:h, :w] + added, x)
-        spectrum = observed.transfer.conj() * rfft2(_residual(observed, x)[0])
-        x = x + irfft2(divide(spectrum, power + ridge), x.shape)
+        x = x + irfft2(divide(observed.transfer.conj() * rfft2(_residual(observed, x)[0]), power + ridge), x.shape)
         results.append(x[:h, :w])
     return results
 
 
+def predict_correction(net: DeconvolutionNet, params: Any, given: CorrectionInput) -> Correction:
+    """Correction of one image by a network with these weights."""
+    return jax.tree.map(lambda v: v[0], net.apply({"params": params}, given.maps[None], given.levels[None]))
+
+
 @functools.cache
-def _networks(folder: Path) -> list[Callable[..., Any]]:
-    stages = weights.load(NAME, folder)["params"]
-    settings = weights.manifest(folder)[f"{NAME}.npz"]["settings"]
-    net = DeconvolutionNet(settings["width"], settings["deep_width"])
-
-    @jit
-    def apply(params, maps, levels):
-        return jax.tree.map(lambda v: v[0], net.apply({"params": params}, maps[None], levels[None]))
-
-    return [partial(apply, stages[name]) for name in sorted(stages)]
-
-
-def _predict(network: Callable[..., Correction], given: CorrectionInput) -> Correction:
-    h, w = given.maps.shape[:2]
-    # few shapes, so that few programs are compiled
-    padding = [(0, -n % GRID) for n in (h, w)]
-    added, ridge = network(namespace(given.maps).pad(given.maps, [*padding, (0, 0)]), given.levels)
-    added = added[:h, :w]
-    return Correction(np.asarray(added), np.asarray(ridge)) if is_host(given.maps) else Correction(added, ridge)
-
-
 def trained_networks(folder: Path = weights.SHIPPED) -> list[Callable[[CorrectionInput], Correction]]:
     """Trained networks of a folder, for `correct`."""
-    return [partial(_predict, network) for network in _networks(folder)]
+    stages = weights.load(NAME, folder)["params"]
+    settings = weights.manifest(folder)[f"{NAME}.npz"]["settings"]
+    apply = jit(partial(predict_correction, DeconvolutionNet(settings["width"], settings["deep_width"])))
+
+    def predict(params, given):
+        h, w = given.maps.shape[:2]
+        # few shapes, so that few programs are compiled
+        padding = [(0, -n % GRID) for n in (h, w)]
+        added, ridge = apply(params, given._replace(maps=namespace(given.maps).pad(given.maps, [*padding, (0, 0)])))
+        found = added[:h, :w], ridge
+        return Correction(*map(np.asarray, found)) if is_host(given.maps) else Correction(*found)
+
+    return [partial(predict, stages[name]) for name in sorted(stages)]
 
 
 def apply_networks(
-    observed: Observation, x: Float[AnyArray, "P Q"], folder: Path = weights.SHIPPED
+    blurred: Float[AnyArray, "h w"],
+    kernel: Float[AnyArray, "s s"],
+    latent: Float[AnyArray, "H W"],
+    *,
+    scale: Scalar,
+    noise: Scalar,
+    levels: Float[AnyArray, " 2"],
+    unknown: Bool[AnyArray, "h w"] | None = None,
+    folder: Path = weights.SHIPPED,
 ) -> Float[AnyArray, "h w"]:
-    """Observed window of a deconvolution plus `SHARE` of its correction by the trained networks of a folder."""
-    h, w = observed.blurred.shape
+    """Observed window of a deconvolution plus `SHARE` of its correction by the trained networks of a folder.
+
+    Args:
+        blurred, kernel, scale, noise, levels, unknown: of `observe`.
+        latent: the deconvolution with its surroundings.
+        folder: of the weights.
+    """
+    observed = observe(blurred, kernel, scale=scale, noise=noise, levels=levels, unknown=unknown)
+    side, (h, w) = kernel.shape[0], blurred.shape
+    x = place_latent(latent * scale, side, periodic_shape((h, w), side))
     *_, corrected = correct(observed, x, trained_networks(folder))
-    return x[:h, :w] + SHARE * (corrected - x[:h, :w])
+    return (x[:h, :w] + SHARE * (corrected - x[:h, :w])) / scale
 
 
 def deconvolve_learned(
@@ -284,9 +294,7 @@ def deconvolve_learned(
     xp, kernel = namespace(blurred), normalize_kernel(kernel, THRESHOLD)
     latent = sparse_latent(blurred, kernel, weight=weight, unknown=unknown, **options)
     gray = [luma(image)[..., 0] for image in (remove_impulses(blurred), latent)]
-    observed = observe(gray[0], kernel, scale=scale, noise=noise, levels=levels, unknown=unknown)
-    shape = periodic_shape(gray[0].shape, kernel.shape[0])
-    x = place_latent(gray[1] * scale, kernel.shape[0], shape)
-    corrected = apply_networks(observed, x, folder)
+    numbers = {"scale": scale, "noise": noise, "levels": levels, "unknown": unknown}
+    corrected = apply_networks(gray[0], kernel, gray[1], folder=folder, **numbers)
     latent = crop_center(latent, kernel.shape)
-    return xp.clip(latent + (corrected / scale - luma(latent)[..., 0])[..., None], 0, highest)
+    return xp.clip(latent + (corrected - luma(latent)[..., 0])[..., None], 0, highest)

@@ -14,7 +14,16 @@ import optax
 from jax import Array
 from numpy.typing import NDArray
 
-from jbid.deconvolution.learned import LEVELS, MAPS, correct, kernel_levels, observe, periodic_shape, place_latent
+from jbid.deconvolution.learned import (
+    LEVELS,
+    MAPS,
+    correct,
+    kernel_levels,
+    observe,
+    periodic_shape,
+    place_latent,
+    predict_correction,
+)
 from jbid.metrics import psnr
 from jbid.nets.deconvolver import FACTOR, DeconvolutionNet
 from jbid.pretrain.deconvolutions import Config, Item, pool
@@ -125,12 +134,7 @@ class _Deconvolver:
 
     def _restore(self, params: Any, batch: Batch) -> list[Array]:
         """Scaled images (n, h, w): the sparse deconvolution and those after each stage."""
-
-        def network(stage, given):
-            found = self.net.apply({"params": stage}, given.maps[None], given.levels[None])
-            return jax.tree.map(lambda v: v[0], found)
-
-        networks = [partial(network, params[name]) for name in sorted(params)]
+        networks = [partial(predict_correction, self.net, params[name]) for name in sorted(params)]
         h, w = batch.blurred.shape[1:]
 
         def restore(row):
